@@ -1,0 +1,58 @@
+"""What a message is: a frozen, versioned pydantic model with a name on the wire."""
+
+from typing import Annotated, ClassVar
+
+from pydantic import BaseModel, ConfigDict, StringConstraints
+
+IDENTIFIER_PATTERN = r"^\.*[A-Za-z0-9_-][A-Za-z0-9._-]*$"
+IDENTIFIER_LENGTH_MAX = 64
+
+Identifier = Annotated[
+    str,
+    StringConstraints(
+        pattern=IDENTIFIER_PATTERN, min_length=1, max_length=IDENTIFIER_LENGTH_MAX, strict=True
+    ),
+]
+"""What people may name: letters, digits, `.`, `_`, `-`; 1 to 64 of them; not dots alone.
+
+Dots alone (`.`, `..`) are refused because every URL client on the way rewrites them.
+"""
+
+
+class Message(BaseModel):
+    """Common to all: immutable, and no silent coercion (`"5"` is not 5)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Event(Message):
+    """A fact, in the past tense. Stored as it is: the stored event *is* the contract event.
+
+    `type` ends with the schema version (`counter.incremented.v1`). A breaking change is a new class with
+    the next version plus an upcaster; readers ignore fields they do not know, so adding an
+    optional one is compatible.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
+
+    type: ClassVar[str]
+
+
+class Reply(Message):
+    """An answer to a command or a query. Unknown fields are ignored by older callers."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
+
+
+class Command(Message):
+    """A wish, in the imperative. `subject` is where its service listens (`cmd.<service>.<verb>`)."""
+
+    subject: ClassVar[str]
+    reply: ClassVar[type[Reply]]
+
+
+class Query(Message):
+    """A question without effect. `subject` is where it is answered (`qry.<service>.<question>`)."""
+
+    subject: ClassVar[str]
+    reply: ClassVar[type[Reply]]

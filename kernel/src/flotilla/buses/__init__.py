@@ -1,0 +1,1 @@
+"""Ways to reach another service. For composition roots only."""

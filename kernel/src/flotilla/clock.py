@@ -1,0 +1,57 @@
+"""Time, identity and chance, as arguments. Only composition roots build the real ones."""
+
+import asyncio
+import os
+import time
+from datetime import UTC, datetime
+from typing import Protocol
+from uuid import UUID
+
+
+class Clock(Protocol):
+    """What time it is, and waiting."""
+
+    def now(self) -> datetime:
+        """Return the wall clock's time, in UTC."""
+        ...
+
+    def monotonic_s(self) -> float:
+        """Return seconds that only ever grow, for measuring."""
+        ...
+
+    async def sleep(self, duration_s: float) -> None:
+        """Return after `duration_s` seconds."""
+        ...
+
+
+class IdSource(Protocol):
+    """Where new identities come from."""
+
+    def __call__(self) -> UUID:
+        """Return an id that nobody else has."""
+        ...
+
+
+class SystemClock:
+    """The machine's clock."""
+
+    def now(self) -> datetime:
+        """Return the wall clock's time, in UTC."""
+        return datetime.now(UTC)
+
+    def monotonic_s(self) -> float:
+        """Return the monotonic clock's seconds."""
+        return time.monotonic()
+
+    async def sleep(self, duration_s: float) -> None:
+        """Sleep on the event loop."""
+        await asyncio.sleep(duration_s)
+
+
+def uuid7() -> UUID:
+    """Return a UUIDv7 (RFC 9562 §5.7): sorts by creation time, which keeps indexes compact."""
+    timestamp_ms = time.time_ns() // 1_000_000
+    value = (timestamp_ms << 80) | int.from_bytes(os.urandom(10))
+    value = (value & ~(0xF << 76)) | (0x7 << 76)
+    value = (value & ~(0x3 << 62)) | (0x2 << 62)
+    return UUID(int=value)

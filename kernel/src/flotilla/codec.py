@@ -1,0 +1,76 @@
+"""Events as text: the stored event is the contract event."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Protocol
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from flotilla.errors import Corrupt
+from flotilla.store import RecordedEvent
+
+type Json = dict[str, object]
+
+_JSON: TypeAdapter[dict[str, object]] = TypeAdapter(dict[str, object])
+
+
+class Codec[E](Protocol):
+    """How one aggregate's events are written and read."""
+
+    def encode(self, event: E) -> tuple[str, str]:
+        """Return the event's type and its JSON text."""
+        ...
+
+    def decode(self, recorded: RecordedEvent) -> E:
+        """Return the event, in its current version. Raises `Corrupt` when it cannot be read."""
+        ...
+
+
+class ContractCodec[E: BaseModel]:
+    """Reads and writes contract events: pydantic models with a `type` (`counter.opened.v1`).
+
+    `upcasters` turn the JSON of a historic type into that of its successor: `{"counter.opened.v1":
+    ("counter.opened.v2", add_owner)}`. Chains are followed until a current type is reached.
+    """
+
+    def __init__(
+        self,
+        events: Iterable[type[E]],
+        upcasters: Mapping[str, tuple[str, Callable[[Json], Json]]] | None = None,
+    ) -> None:
+        self._models: dict[str, type[E]] = {}
+        for model in events:
+            self._models[_type_of(model)] = model
+        self._upcasters = dict(upcasters or {})
+        for old, (new, _) in self._upcasters.items():
+            if new not in self._models and new not in self._upcasters:
+                raise ValueError(f"the upcaster of {old} leads to {new}, which nobody reads")
+
+    def encode(self, event: E) -> tuple[str, str]:
+        """Return the event's type and its JSON text."""
+        return _type_of(type(event)), event.model_dump_json()
+
+    def decode(self, recorded: RecordedEvent) -> E:
+        """Return the event, in its current version."""
+        kind, payload = recorded.type, recorded.payload
+        try:
+            if kind in self._models:
+                return self._models[kind].model_validate_json(payload)
+            return self._upcast(kind, payload)
+        except (ValidationError, KeyError) as error:
+            raise Corrupt(
+                f"{recorded.stream}@{recorded.version}: cannot read {kind}: {error}"
+            ) from error
+
+    def _upcast(self, kind: str, payload: str) -> E:
+        data = _JSON.validate_json(payload)
+        while kind not in self._models:
+            kind, step = self._upcasters[kind]
+            data = step(data)
+        return self._models[kind].model_validate(data, strict=False)
+
+
+def _type_of(model: type[BaseModel]) -> str:
+    kind = getattr(model, "type", None)
+    if not isinstance(kind, str):
+        raise TypeError(f"{model.__name__} needs a ClassVar `type`, such as 'counter.opened.v1'")
+    return kind

@@ -1,0 +1,108 @@
+"""The one loop that turns decisions into history: load → decide → commit → on conflict, again.
+
+It takes *all* decisions that wait for one stream. They are decided one after the other on the state
+in memory and committed together with consecutive versions: a hot aggregate costs one load and one
+commit for many of them, and the expected version still fences every other process.
+
+    open ──decide──▶ tentative ──commit──▶ settled
+      ▲                  │
+      └── a unit before it was not committed, so it was decided on a phantom: decide again
+
+The loop knows decisions, not commands, transport or telemetry.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from flotilla.aggregate import Aggregate, Claim, Decision, Done, Settled
+from flotilla.errors import Conflict, KeyReused, VersionMismatch
+from flotilla.store import (
+    ClaimKey,
+    Committed,
+    Conflicted,
+    Failed,
+    Replayed,
+    Reused,
+    StoredReply,
+    StreamId,
+    Unit,
+)
+
+IDLE_ROUNDS_MAX = 10
+"""Rounds in a row in which nobody of a batch gets anywhere, before they are told `Conflict`."""
+BACKOFF_BASE_S = 0.002
+
+
+async def execute[C, S, E](
+    aggregate: Aggregate[C, S, E], stream: StreamId, decisions: Sequence[Decision[S, E]]
+) -> list[Settled]:
+    """Settle every decision, in order; return for each what to tell its caller.
+
+    Raises `Unavailable` or `Corrupt` when the store does: then nothing is known of those still open.
+    """
+    settled: dict[int, Settled] = {}
+    idle_rounds = 0
+    while len(settled) < len(decisions) and idle_rounds < IDLE_ROUNDS_MAX:
+        if idle_rounds:
+            pause_s = BACKOFF_BASE_S * 2**idle_rounds * aggregate.chance.random()
+            await aggregate.clock.sleep(pause_s)
+        still_open = {i: d for i, d in enumerate(decisions) if i not in settled}
+        news = await _round(aggregate, stream, still_open)
+        settled |= news
+        idle_rounds = 0 if news else idle_rounds + 1
+    lost = Conflict(f"{stream}: lost {IDLE_ROUNDS_MAX} races in a row; try again")
+    return [settled.get(i, lost) for i in range(len(decisions))]
+
+
+async def _round[C, S, E](
+    aggregate: Aggregate[C, S, E], stream: StreamId, decisions: Mapping[int, Decision[S, E]]
+) -> dict[int, Settled]:
+    claims = [d.claim.key for d in decisions.values() if d.claim]
+    loaded = await aggregate.load(stream, claims)
+    state, version = aggregate.rehydrate(loaded), loaded.version
+    tentative: list[tuple[int, Unit | None, Settled]] = []
+    claimed: set[ClaimKey] = set()
+    for i, decision in decisions.items():
+        if (claim := decision.claim) and claim.key in claimed:
+            continue  # a twin: the next round finds its reply
+        if claim and (known := loaded.replies.get(claim.key)):
+            tentative.append((i, None, _replay(claim, known)))
+            continue
+        try:
+            if decision.expected not in (None, version):
+                raise VersionMismatch(f"expected version {decision.expected}, it is {version}")
+            unit, state, done = aggregate.unit(stream, decision, (state, version))
+        except Exception as refusal:  # noqa: BLE001 - a refusal, or a bug that only its caller pays for
+            tentative.append((i, None, refusal))
+            continue
+        version = done.version or version
+        claimed |= {claim.key} if claim else set()
+        tentative.append((i, unit, done))
+
+    units = [unit for _, unit, _ in tentative if unit]
+    outcomes = iter(await aggregate.commit(units) if units else ())
+    settled: dict[int, Settled] = {}
+    for i, unit, result in tentative:
+        match next(outcomes) if unit else Committed():
+            case Committed():
+                settled[i] = result
+                continue
+            case Replayed(reply):
+                settled[i] = Done(reply, replayed=True)
+            case Reused():
+                settled[i] = _reused(stream)
+            case Failed(error):
+                settled[i] = error
+            case Conflicted():
+                pass
+        break  # whatever was decided after this unit was decided on a phantom
+    return settled
+
+
+def _replay(claim: Claim, known: StoredReply) -> Settled:
+    if known.fingerprint != claim.fingerprint:
+        return _reused(claim.key.scope)
+    return Done(known.reply, replayed=True)
+
+
+def _reused(where: str) -> KeyReused:
+    return KeyReused(f"{where}: this idempotency key was used for other content; take a new one")

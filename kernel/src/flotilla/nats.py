@@ -1,0 +1,220 @@
+"""Connections to NATS: how everybody here connects, so that the lessons are learned once.
+
+    connecting --CONNECT--> connected --kill, EOF, silence, -ERR--> reconnecting
+        |                       ^                                       |
+        | CONNECT_TIMEOUT_S     +------- every RECONNECT_WAIT_S --------+
+        v
+    Unavailable            only `close` ends it; subscriptions come back by themselves
+
+nats-py's defaults give up after 60 attempts, notice a dead peer after minutes (a half-open one with
+unsent bytes: not within 40 s), and close for good on most `-ERR` lines. None of that is wanted by a
+service that outlives its broker. What stays true: a message published during an outage is buffered
+and sent *later*; whoever does not want that asks `is_connected` first.
+"""
+
+import asyncio
+import logging
+import re
+import socket
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any
+from urllib.parse import urlsplit
+
+import nats.errors
+import structlog
+from faststream.nats import NatsBroker
+from nats.aio.client import Client, Srv
+from nats.aio.msg import Msg
+from nats.aio.transport import TcpTransport
+
+from flotilla.errors import Unavailable
+
+CONNECT_TIMEOUT_S = 10.0
+"""How long `connect` tries; afterwards nobody ever gives up."""
+RECONNECT_WAIT_S = 0.25
+SILENCE_MAX_MS = 3000
+"""How long sent bytes may stay unacknowledged before the kernel drops the connection."""
+STOP_TIMEOUT_S = 10.0
+
+_ATTEMPT_TIMEOUT_S = 2
+_CLOSE_TIMEOUT_S = 2.0
+_PING_INTERVAL_S = 2
+_PINGS_OUTSTANDING_MAX = 2
+
+log = structlog.get_logger()
+
+
+def connect_options(name: str) -> dict[str, Any]:
+    """Return what both `nats.connect` and FastStream's `NatsBroker` must be told.
+
+    `name` is the deployable's: servers show it, and its inboxes are `_INBOX_<name>.>`, so that an
+    allow-list can keep services out of each other's answers. FastStream's JetStream subscribers
+    ignore the connection's prefix: give them `inbox_prefix(name)`.
+    """
+    return {
+        "name": name,
+        "inbox_prefix": inbox_prefix(name),
+        "allow_reconnect": True,
+        "max_reconnect_attempts": -1,
+        "reconnect_time_wait": RECONNECT_WAIT_S,
+        "connect_timeout": _ATTEMPT_TIMEOUT_S,
+        "ping_interval": _PING_INTERVAL_S,
+        "max_outstanding_pings": _PINGS_OUTSTANDING_MAX,
+        "flush_timeout": 2.0,
+        "drain_timeout": 5,
+    }
+
+
+def inbox_prefix(name: str) -> bytes:
+    """Return the first token of the inboxes of the deployable `name`."""
+    return b"_INBOX_" + re.sub(r"[^A-Za-z0-9_-]", "_", name).encode()
+
+
+async def connect(url: str, *, name: str) -> Client:
+    """Return a connection that heals; `url` may list several servers, separated by commas.
+
+    Raises:
+        Unavailable: no server let us in within `CONNECT_TIMEOUT_S`; says why.
+        ValueError: `url` is none.
+
+    """
+    client = _Client()
+    try:
+        async with asyncio.timeout(CONNECT_TIMEOUT_S):
+            await client.connect(
+                url.split(","),
+                error_cb=client.on_error,
+                disconnected_cb=client.on_disconnected,
+                reconnected_cb=client.on_reconnected,
+                **connect_options(name),
+            )
+    except TimeoutError as error:
+        await close(client)
+        reason = client.last_error or "it does not answer"
+        raise Unavailable(f"cannot connect to NATS at {_places(url)}: {reason}") from error
+    except nats.errors.Error as error:
+        # With endless attempts nothing but an address that cannot be parsed ends here.
+        raise ValueError(f"not the address of a NATS server: {_places(url)} ({error})") from error
+    except BaseException:
+        await close(client)
+        raise
+    return client
+
+
+async def close(client: Client) -> None:
+    """Close at once, whatever state the connection is in, within two seconds."""
+    if client.is_closed:
+        return
+    try:
+        async with asyncio.timeout(_CLOSE_TIMEOUT_S):
+            await client.close()
+    except (TimeoutError, OSError, nats.errors.Error) as error:
+        log.warning("nats.close_failed", error=repr(error))
+
+
+@dataclass
+class ArrivedMsg(Msg):
+    """A message that knows when it reached this process: it may wait long for a worker."""
+
+    arrived_s: float = field(default_factory=lambda: asyncio.get_running_loop().time())
+    """By the event loop's clock, which `asyncio.timeout_at` goes by."""
+
+
+class _Client(Client):
+    """nats-py's client, minus what makes it deaf or dead. Each override has a test."""
+
+    msg_class = ArrivedMsg
+
+    async def _connect_to_server(self, s: Srv) -> None:
+        await super()._connect_to_server(s)
+        transport = self._transport
+        if isinstance(transport, TcpTransport) and hasattr(socket, "TCP_USER_TIMEOUT"):
+            # Pings alone do not notice a peer that is gone while bytes of ours are on their way.
+            writer = transport._io_writer  # noqa: SLF001 - nats-py shows its socket nowhere else
+            assert writer is not None  # noqa: S101 - it was just connected
+            writer.get_extra_info("socket").setsockopt(
+                socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SILENCE_MAX_MS
+            )
+
+    async def _process_err(self, err_msg: str) -> None:
+        # nats-py closes for good here, on errors that a later connection would not see again.
+        # A missing permission concerns one subject only: the connection is fine.
+        error = nats.errors.Error(f"nats: {err_msg.strip("'")}")
+        if "permissions violation" in err_msg.lower():
+            await self.on_error(error)
+            return
+        log.error("nats.refused", name=self.options["name"], error=err_msg)
+        self._err = error
+        await self._process_op_err(error)
+
+    async def on_error(self, error: Exception) -> None:
+        """Log; loudly only what is not part of an outage that was logged already."""
+        known = not self.is_connected or isinstance(error, nats.errors.UnexpectedEOF)
+        level = logging.DEBUG if known else logging.WARNING
+        if isinstance(error, nats.errors.SlowConsumerError):
+            log.warning("nats.message_dropped", name=self.options["name"], subject=error.subject)
+        else:
+            log.log(level, "nats.error", name=self.options["name"], error=repr(error))
+
+    async def on_disconnected(self) -> None:
+        """Say once that the server is gone."""
+        if not self.is_closed:
+            log.warning("nats.disconnected", name=self.options["name"])
+
+    async def on_reconnected(self) -> None:
+        """Say once that it is back."""
+        log.info("nats.reconnected", name=self.options["name"], count=self.stats["reconnects"])
+
+
+class FleetBroker(NatsBroker):
+    """FastStream on a connection that heals, handing messages over as they are.
+
+    Handlers take the `NatsMessage` itself: nothing is parsed, validated or injected. (FastStream's
+    own connection stops reconnecting for good when, say, a restarted server is full for a moment.)
+    """
+
+    def __init__(self, url: str, *, name: str) -> None:
+        super().__init__(
+            url.split(","),
+            **connect_options(name),
+            apply_types=False,
+            serializer=None,
+            decoder=_undecoded,
+            # Its lines a message are for debugging; its own handler would not write like ours.
+            logger=logging.getLogger("faststream"),
+            log_level=logging.DEBUG,
+        )
+        self._url = url
+        self._name = name
+
+    async def _connect(self) -> Client:
+        client = await connect(self._url, name=self._name)
+        self.config.connect(client)
+        return client
+
+    async def stop(
+        self,
+        exc_type: type[BaseException] | None = None,
+        exc_val: BaseException | None = None,
+        exc_tb: TracebackType | None = None,
+    ) -> None:
+        """Stop subscribers and close, within `STOP_TIMEOUT_S`, also while the server is away."""
+        client = self._connection
+        try:
+            async with asyncio.timeout(STOP_TIMEOUT_S):
+                await super().stop(exc_type, exc_val, exc_tb)
+        except (TimeoutError, nats.errors.Error, ExceptionGroup) as error:
+            log.warning("nats.stop_incomplete", name=self._name, error=repr(error))
+        finally:
+            if client is not None:
+                await close(client)
+
+
+async def _undecoded(message: Any) -> Any:
+    return message
+
+
+def _places(url: str) -> str:
+    """Return the servers of `url` without the secrets in it."""
+    return ", ".join(urlsplit(part).netloc.rpartition("@")[2] or "?" for part in url.split(","))

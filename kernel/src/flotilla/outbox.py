@@ -1,0 +1,72 @@
+"""The outbox, as the relay sees it: committed events, with or without an offset.
+
+There is no cursor. What has no offset is what is still to be published, in the order of `position`;
+what has one is the ledger of the log. The relay needs to know nothing else of a service.
+Its promises are in `flotilla.testing.OutboxContract`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NewType, Protocol
+
+from flotilla.store import RecordedEvent, StreamId, Version
+
+Offset = NewType("Offset", int)
+"""The dense position in a log: 1, 2, 3 …; equal to the JetStream stream sequence."""
+
+START = Offset(0)
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxEntry:
+    """A committed event on its way to the log. `offset` is None until the relay gave it one."""
+
+    position: int
+    offset: Offset | None
+    event: RecordedEvent
+
+
+@dataclass(frozen=True, slots=True)
+class LogStatus:
+    """Where a log stands, computed from the table alone and by the store's clock."""
+
+    committed: int
+    """Events committed so far, published or not: the head that projections are measured against."""
+    offset: Offset
+    """The last offset given."""
+    waiting: int
+    """Events without an offset."""
+    oldest_waiting_s: float
+    """Age of the oldest event without an offset; 0 when there is none. The honest lag."""
+
+
+class Outbox(Protocol):
+    """One service's committed events. Raises `Unavailable` when the store does not answer."""
+
+    async def pending(self, *, limit: int) -> Sequence[OutboxEntry]:
+        """Return up to `limit` entries without an offset, by position."""
+        ...
+
+    async def record(self, offsets: Sequence[tuple[int, Offset]]) -> None:
+        """Give these (position, offset) pairs, all or none.
+
+        Recording what is recorded already is a no-op. Raises `Corrupt` when a position is unknown or
+        already has another offset, or an offset belongs to another position.
+        """
+        ...
+
+    async def last_offset(self) -> Offset:
+        """Return the last offset given; `START` when there is none."""
+        ...
+
+    async def published(self, *, after: Offset, limit: int) -> Sequence[OutboxEntry]:
+        """Return up to `limit` entries with an offset greater than `after`, by offset."""
+        ...
+
+    async def find(self, events: Sequence[tuple[StreamId, Version]]) -> Sequence[OutboxEntry]:
+        """Return the entries of these events, in no particular order; unknown ones are left out."""
+        ...
+
+    async def status(self) -> LogStatus:
+        """Return where the log stands."""
+        ...

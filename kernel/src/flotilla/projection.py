@@ -1,0 +1,120 @@
+"""Read models: a fold over a log into tables, with its checkpoint in the same transaction.
+
+A projection is one module: tables, apply, queries, and the staleness it allows itself. Adapters of
+`ViewStore` live in `flotilla.stores` and pass `flotilla.testing.ViewStoreContract`.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from flotilla.errors import Conflict
+from flotilla.outbox import Offset
+from flotilla.store import StreamId, Version
+
+type Row = tuple[object, ...]
+
+
+class Fenced(Conflict):
+    """Another instance moved this checkpoint: stop, and start again from where it is now."""
+
+    default_code = "projection-fenced"
+
+
+@dataclass(frozen=True, slots=True)
+class LogEvent:
+    """An event as a log delivers it. `payload` is the stored JSON, to the byte."""
+
+    offset: Offset
+    tenant: str
+    stream: StreamId
+    version: Version
+    type: str
+    payload: bytes
+    recorded_at: datetime
+    traceparent: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """How far a projection has folded a log. `recorded_at` is that of the event at `offset`."""
+
+    offset: Offset
+    recorded_at: datetime | None = None
+
+
+class ViewSession(Protocol):
+    """A transaction on the views. SQL is common to Postgres and SQLite, with `$1, $2 …` in order."""
+
+    async def fetch(self, sql: str, *parameters: object) -> Sequence[Row]:
+        """Return the rows of a query."""
+        ...
+
+    async def execute_many(self, sql: str, rows: Sequence[Row]) -> None:
+        """Run a statement once for each row of parameters."""
+        ...
+
+
+class Projection(Protocol):
+    """One read model."""
+
+    @property
+    def name(self) -> str:
+        """Return its name, which is also that of its checkpoint."""
+        ...
+
+    @property
+    def log(self) -> str:
+        """Return the service whose log it folds."""
+        ...
+
+    @property
+    def tables(self) -> Sequence[str]:
+        """Return its DDL as versioned migrations, oldest first. Never edit one that was released."""
+        ...
+
+    @property
+    def staleness_budget_s(self) -> float:
+        """Return how old it may become before somebody must know."""
+        ...
+
+    async def apply(self, view: ViewSession, batch: Sequence[LogEvent]) -> None:
+        """Fold a batch, set-wise. Events of other types than its own are none of its business."""
+        ...
+
+
+class ViewStore(Protocol):
+    """Tables of read models, and their checkpoints. Raises `Unavailable` when it does not answer."""
+
+    async def migrate(self, projection: str, tables: Sequence[str]) -> None:
+        """Apply those of `tables` (versions 1, 2, 3 …) that are not applied yet, under a lock.
+
+        Raises `Corrupt` when one was changed after it was applied, or more were applied than are known.
+        """
+        ...
+
+    async def checkpoint(self, projection: str, log: str) -> Checkpoint:
+        """Return how far `projection` is in `log`; offset 0 when it has not begun."""
+        ...
+
+    async def advance(
+        self,
+        projection: str,
+        log: str,
+        step: tuple[Offset, Checkpoint],
+        apply: Callable[[ViewSession], Awaitable[None]],
+    ) -> None:
+        """Run `apply` and move the checkpoint from `step[0]` to `step[1]`, in one transaction.
+
+        Raises `Fenced`, with nothing written, when the checkpoint is not at `step[0]`.
+        """
+        ...
+
+    async def fetch(self, sql: str, *parameters: object) -> Sequence[Row]:
+        """Return the rows of a query, outside of any transaction."""
+        ...
+
+    async def checkpoints(self) -> Sequence[tuple[str, str, Checkpoint]]:
+        """Return (projection, log, checkpoint) of every projection that has begun, by name."""
+        ...

@@ -1,0 +1,69 @@
+"""Where events and views live. For composition roots only: everybody else knows the ports.
+
+A store's URL says which adapter: `postgresql://…`, `libsql:///absolute/path.db`, `memory://name`. Opening a store
+migrates its schema to what this version of the code needs.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Protocol
+
+from flotilla.outbox import Outbox
+from flotilla.projection import ViewStore
+from flotilla.store import EventStore
+
+
+class ServiceStore(EventStore, Outbox, Protocol):
+    """A service's events and their outbox: one database, one transaction."""
+
+
+@asynccontextmanager
+async def open_store(url: str, *, service: str) -> AsyncIterator[ServiceStore]:
+    """Yield the event store of `service`, migrated and ready.
+
+    Raises:
+        ValueError: no adapter knows this URL.
+        Unavailable: the database does not answer.
+        Corrupt: the database was written by a newer version, or is damaged.
+
+    """
+    match url.split("://", 1)[0]:
+        case "postgresql" | "postgres":
+            from flotilla.stores.postgres import PostgresStore  # noqa: PLC0415 - only what is used
+
+            async with PostgresStore.open(url, service=service) as postgres:
+                yield postgres
+        case "libsql":
+            from flotilla.stores.libsql import LibsqlStore  # noqa: PLC0415 - only what is used
+
+            async with LibsqlStore.open(url, service=service) as libsql:
+                yield libsql
+        case "memory":
+            from flotilla.stores.memory import MemoryStore  # noqa: PLC0415 - only what is used
+
+            yield MemoryStore.named(url, service=service)
+        case _:
+            raise ValueError(_unknown(url))
+
+
+@asynccontextmanager
+async def open_views(url: str, *, service: str) -> AsyncIterator[ViewStore]:
+    """Yield the read models of `service`, with the checkpoint table ready. Raises as `open_store`."""
+    match url.split("://", 1)[0]:
+        case "postgresql" | "postgres":
+            from flotilla.stores.postgres import PostgresViews  # noqa: PLC0415 - only what is used
+
+            async with PostgresViews.open(url, service=service) as postgres:
+                yield postgres
+        case "libsql":
+            from flotilla.stores.libsql import LibsqlViews  # noqa: PLC0415 - only what is used
+
+            async with LibsqlViews.open(url, service=service) as libsql:
+                yield libsql
+        case _:
+            raise ValueError(_unknown(url))
+
+
+def _unknown(url: str) -> str:
+    scheme = url.split("://", 1)[0]
+    return f"no store adapter for {scheme!r}; write postgresql://…, libsql:///path.db or memory://name"

@@ -1,0 +1,173 @@
+"""A store in this process: for tests, simulations, and for reading as a specification."""
+
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from flotilla.clock import Clock, SystemClock
+from flotilla.errors import Corrupt, Rejected
+from flotilla.outbox import START, LogStatus, Offset, OutboxEntry
+from flotilla.store import (
+    EMPTY,
+    ClaimKey,
+    Committed,
+    Conflicted,
+    Failed,
+    IdempotencyRecord,
+    Loaded,
+    NewEvent,
+    Outcome,
+    RecordedEvent,
+    Replayed,
+    Reused,
+    Snapshot,
+    StoredReply,
+    StreamId,
+    Unit,
+    Version,
+)
+from flotilla.stores.storable import check_storable
+
+
+@dataclass(frozen=True, slots=True)
+class _Remembered:
+    reply: StoredReply
+    expires_at_s: float
+
+
+class MemoryStore:
+    """Keeps every promise of the contract except surviving the process."""
+
+    _by_url: ClassVar[dict[str, "MemoryStore"]] = {}
+
+    def __init__(self, clock: Clock | None = None) -> None:
+        self._clock = clock or SystemClock()
+        self._streams: defaultdict[StreamId, list[RecordedEvent]] = defaultdict(list)
+        self._snapshots: dict[StreamId, Snapshot] = {}
+        self._replies: dict[ClaimKey, _Remembered] = {}
+        self._outbox: list[OutboxEntry] = []
+
+    @classmethod
+    def named(cls, url: str, *, service: str) -> "MemoryStore":
+        """Return the store of this process that is known by `url` and `service`."""
+        return cls._by_url.setdefault(f"{url}#{service}", cls())
+
+    async def load(
+        self,
+        stream: StreamId,
+        *,
+        snapshot_schema: int | None = None,
+        claims: Sequence[ClaimKey] = (),
+    ) -> Loaded:
+        """Return the stream and the replies that `claims` stand for."""
+        events = self._streams.get(stream, [])
+        snapshot = self._snapshots.get(stream)
+        if snapshot and snapshot.schema != snapshot_schema:
+            snapshot = None
+        replies = {claim: known for claim in claims if (known := self._known(claim))}
+        tail = events[snapshot.version if snapshot else 0 :]
+        return Loaded(Version(len(events)), snapshot, tuple(tail), replies)
+
+    async def commit(self, units: Sequence[Unit]) -> Sequence[Outcome]:
+        """Commit each unit, one after the other."""
+        return [self._commit(unit) for unit in units]
+
+    async def read(
+        self, stream: StreamId, *, after: Version = EMPTY, limit: int = 1000
+    ) -> Sequence[RecordedEvent]:
+        """Return up to `limit` events with versions greater than `after`."""
+        return tuple(self._streams.get(stream, [])[after : after + limit])
+
+    async def forget_expired(self, *, limit: int = 10_000) -> int:
+        """Delete up to `limit` expired idempotency records."""
+        now_s = self._clock.monotonic_s()
+        expired = [c for c, r in self._replies.items() if r.expires_at_s <= now_s][:limit]
+        for claim in expired:
+            del self._replies[claim]
+        return len(expired)
+
+    async def pending(self, *, limit: int) -> Sequence[OutboxEntry]:
+        """Return up to `limit` entries without an offset, by position."""
+        return [entry for entry in self._outbox if entry.offset is None][:limit]
+
+    async def record(self, offsets: Sequence[tuple[int, Offset]]) -> None:
+        """Give offsets to positions, all or none."""
+        owners = {e.offset: e.position for e in self._outbox if e.offset is not None}
+        for position, offset in offsets:
+            if not 1 <= position <= len(self._outbox):
+                raise Corrupt(f"no outbox entry has position {position}")
+            known = self._outbox[position - 1].offset
+            if known not in (None, offset) or owners.get(offset, position) != position:
+                raise Corrupt(f"position {position} and offset {offset} are not each other's")
+        for position, offset in offsets:
+            self._outbox[position - 1] = replace(self._outbox[position - 1], offset=offset)
+
+    async def last_offset(self) -> Offset:
+        """Return the last offset given."""
+        return max((e.offset for e in self._outbox if e.offset is not None), default=START)
+
+    async def published(self, *, after: Offset, limit: int) -> Sequence[OutboxEntry]:
+        """Return up to `limit` entries with an offset greater than `after`, by offset."""
+        found = [(e.offset, e) for e in self._outbox if e.offset is not None and e.offset > after]
+        return [entry for _, entry in sorted(found, key=lambda pair: pair[0])][:limit]
+
+    async def find(self, events: Sequence[tuple[StreamId, Version]]) -> Sequence[OutboxEntry]:
+        """Return the entries of these events."""
+        wanted = set(events)
+        return [e for e in self._outbox if (e.event.stream, e.event.version) in wanted]
+
+    async def status(self) -> LogStatus:
+        """Return where the log stands."""
+        waiting = await self.pending(limit=len(self._outbox))
+        age_s = (self._clock.now() - waiting[0].event.recorded_at).total_seconds() if waiting else 0
+        last = await self.last_offset()
+        return LogStatus(len(self._outbox), last, len(waiting), max(0.0, age_s))
+
+    def _commit(self, unit: Unit) -> Outcome:
+        try:
+            check_storable(unit)
+            for append in unit.appends:
+                for event in append.events:
+                    json.loads(event.payload)
+        except (Rejected, ValueError) as error:
+            return Failed(error if isinstance(error, Rejected) else Rejected(str(error)))
+        if unit.record and (known := self._known(unit.record.claim)):
+            same = known.fingerprint == unit.record.fingerprint
+            return Replayed(known.reply) if same else Reused()
+        if any(len(self._streams.get(a.stream, ())) != a.expected for a in unit.appends):
+            return Conflicted()
+        for append in unit.appends:
+            for event in append.events:
+                self._append(append.stream, event)
+            if append.snapshot:
+                self._snapshots[append.stream] = append.snapshot
+        if unit.record:
+            self._remember(unit.record)
+        return Committed()
+
+    def _append(self, stream: StreamId, event: NewEvent) -> None:
+        history = self._streams[stream]
+        recorded = RecordedEvent(
+            stream,
+            Version(len(history) + 1),
+            event.event_id,
+            event.type,
+            event.payload,
+            dict(event.metadata),
+            self._clock.now(),
+        )
+        history.append(recorded)
+        self._outbox.append(OutboxEntry(len(self._outbox) + 1, None, recorded))
+
+    def _known(self, claim: ClaimKey) -> StoredReply | None:
+        remembered = self._replies.get(claim)
+        if remembered is None or remembered.expires_at_s <= self._clock.monotonic_s():
+            return None
+        return remembered.reply
+
+    def _remember(self, record: IdempotencyRecord) -> None:
+        expires_at_s = self._clock.monotonic_s() + record.ttl_s
+        reply = StoredReply(record.fingerprint, record.reply)
+        self._replies[record.claim] = _Remembered(reply, expires_at_s)

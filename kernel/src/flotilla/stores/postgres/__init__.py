@@ -1,0 +1,6 @@
+"""Postgres (asyncpg): the event store, its outbox, and read models. A schema a service."""
+
+from flotilla.stores.postgres.store import PostgresStore
+from flotilla.stores.postgres.views import PostgresViews
+
+__all__ = ["PostgresStore", "PostgresViews"]

@@ -1,0 +1,79 @@
+-- Commit a round of independent chains: one statement, one round trip, one fsync.
+--
+-- A chain is one unit, or several that build on each other in one stream. `lost` are the chains that cannot
+-- commit as this snapshot sees it; nothing is written for them. If a concurrent writer commits between
+-- the snapshot and our locks, some write below does not happen: then `torn()` takes the whole statement
+-- back, and it runs again. Returns the lost chains.
+with
+appended as materialized (
+    select * from unnest(
+        $2::int[], $3::text[], $4::bigint[], $5::bigint[], $6::text[], $7::int[], $8::bigint[]
+    ) as a (chain, stream, expected, version, snapshot, snapshot_schema, snapshot_version)
+),
+asked as materialized (
+    select * from unnest(
+        $9::int[], $10::text[], $11::text[], $12::text[], $13::bytea[], $14::bytea[], $15::int[]
+    ) as k (chain, tenant, scope, key, fingerprint, reply, ttl_s)
+),
+lost as materialized (
+    select a.chain
+    from appended a left join aggregate g on g.stream = a.stream
+    where coalesce(g.version, 0) <> a.expected
+    union
+    select k.chain
+    from asked k join idempotency i using (tenant, scope, key)
+    where i.expires_at > now()
+),
+a as materialized (select * from appended where chain not in (select chain from lost)),
+k as materialized (select * from asked where chain not in (select chain from lost)),
+claimed as (
+    insert into idempotency as i (tenant, scope, key, fingerprint, reply, expires_at)
+    select tenant, scope, key, fingerprint, reply, now() + ttl_s * interval '1 second'
+    from k order by tenant, scope, key
+    on conflict (tenant, scope, key) do update
+    set fingerprint = excluded.fingerprint, reply = excluded.reply, expires_at = excluded.expires_at
+    where i.expires_at <= now()
+    returning 1
+),
+moved as (
+    update aggregate g
+    set version = a.version,
+        snapshot = coalesce(a.snapshot, g.snapshot),
+        snapshot_schema = coalesce(a.snapshot_schema, g.snapshot_schema),
+        snapshot_version = coalesce(a.snapshot_version, g.snapshot_version)
+    from (select * from a where expected > 0 order by stream) a
+    where g.stream = a.stream and g.version = a.expected
+    returning 1
+),
+opened as (
+    insert into aggregate as g (stream, version, snapshot, snapshot_schema, snapshot_version)
+    select stream, version, snapshot, snapshot_schema, snapshot_version
+    from a where expected = 0 order by stream
+    on conflict (stream) do update
+    set version = excluded.version,
+        snapshot = excluded.snapshot,
+        snapshot_schema = excluded.snapshot_schema,
+        snapshot_version = excluded.snapshot_version
+    where g.version = 0
+    returning 1
+),
+news as materialized (
+    select * from unnest(
+        $16::int[], $17::text[], $18::bigint[], $19::uuid[], $20::text[], $21::text[], $22::text[]
+    ) with ordinality as e (chain, stream, version, event_id, type, payload, metadata, n)
+    where chain not in (select chain from lost)
+),
+written as (
+    insert into event (stream, version, event_id, type, payload, metadata)
+    select stream, version, event_id, type, payload::json, metadata::json from news order by n
+),
+queued as (
+    insert into event_outbox (stream, version, log)
+    select stream, version, $1 from news order by n
+)
+select case
+    when (select count(*) from claimed) = (select count(*) from k)
+        and (select count(*) from moved) + (select count(*) from opened) = (select count(*) from a)
+    then array(select chain from lost)
+    else torn()
+end

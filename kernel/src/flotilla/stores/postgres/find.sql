@@ -1,0 +1,4 @@
+select o.*
+from unnest($2::text[], $3::bigint[]) as wanted (stream, version)
+join outbox_entry o using (stream, version)
+where o.log = $1

@@ -1,0 +1,92 @@
+"""Between our types and Postgres's rows and arrays."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import asyncpg
+
+from flotilla.outbox import Offset, OutboxEntry
+from flotilla.store import RecordedEvent, StreamId, Unit, Version
+from flotilla.stores.rounds import Chain
+
+
+def recorded(stream: StreamId, row: asyncpg.Record) -> RecordedEvent:
+    """Return the event of a row."""
+    return RecordedEvent(
+        stream,
+        Version(row["version"]),
+        str(row["event_id"]),
+        row["type"],
+        row["payload"],
+        json.loads(row["metadata"]),
+        row["recorded_at"],
+    )
+
+
+def entry(row: asyncpg.Record) -> OutboxEntry:
+    """Return the outbox entry of a row of `outbox_entry`."""
+    offset = row["offset"]
+    return OutboxEntry(
+        row["position"],
+        None if offset is None else Offset(offset),
+        recorded(StreamId(row["stream"]), row),
+    )
+
+
+def append_arrays(units: Sequence[Unit], chains: Sequence[Chain]) -> list[list[Any]]:
+    """Return $2 to $8 of commit.sql: one compare-and-set a chain and stream."""
+    rows: list[tuple[object, ...]] = []
+    for n, chain in enumerate(chains):
+        first, last = units[chain[0]], units[chain[-1]]
+        if len(chain) == 1:
+            steps = [(append, append) for append in first.appends]
+        else:
+            steps = [(first.appends[0], last.appends[0])]
+        for start, end in steps:
+            snapshots = [units[i].appends[0].snapshot for i in chain] if len(chain) > 1 else []
+            snapshot = next((s for s in reversed(snapshots) if s), None) or end.snapshot
+            rows.append(
+                (
+                    n,
+                    start.stream,
+                    start.expected,
+                    end.version,
+                    snapshot.state if snapshot else None,
+                    snapshot.schema if snapshot else None,
+                    snapshot.version if snapshot else None,
+                )
+            )
+    return _columns(rows, 7)
+
+
+def claim_arrays(units: Sequence[Unit], chains: Sequence[Chain]) -> list[list[Any]]:
+    """Return $9 to $15 of commit.sql: the idempotency records."""
+    rows: list[tuple[object, ...]] = []
+    for n, chain in enumerate(chains):
+        for record in (units[i].record for i in chain):
+            if record:
+                key = record.claim
+                rows.append(
+                    (n, key.tenant, key.scope, key.key)
+                    + (record.fingerprint, record.reply, record.ttl_s)
+                )
+    return _columns(rows, 7)
+
+
+def event_arrays(units: Sequence[Unit], chains: Sequence[Chain]) -> list[list[Any]]:
+    """Return $16 to $22 of commit.sql: the events, in the order of their positions."""
+    rows: list[tuple[object, ...]] = []
+    for n, chain in enumerate(chains):
+        for append in (append for i in chain for append in units[i].appends):
+            for version, event in enumerate(append.events, start=append.expected + 1):
+                metadata = json.dumps(dict(event.metadata), ensure_ascii=False)
+                rows.append(
+                    (n, append.stream, version, event.event_id)
+                    + (event.type, event.payload, metadata)
+                )
+    return _columns(rows, 7)
+
+
+def _columns(rows: Sequence[tuple[object, ...]], width: int) -> list[list[Any]]:
+    return [list(column) for column in zip(*rows, strict=True)] or [[] for _ in range(width)]

@@ -1,0 +1,117 @@
+"""Read models on Postgres, with their checkpoints in the same transaction."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Self
+
+import asyncpg
+
+from flotilla.outbox import START, Offset
+from flotilla.projection import Checkpoint, Fenced, Row, ViewSession
+from flotilla.stores.migrations import Migration, table_migrations
+from flotilla.stores.postgres.connection import Connections, migrate, schema_of
+
+CONNECTIONS_MAX = 8
+_CHECKPOINTS = Migration(
+    1,
+    "projection_checkpoint",
+    """
+create table projection_checkpoint (
+    projection text not null,
+    log text not null,
+    "offset" bigint not null,
+    recorded_at timestamptz,
+    primary key (projection, log)
+)
+""",
+)
+_BEGIN = """
+insert into projection_checkpoint (projection, log, "offset", recorded_at) values ($1, $2, $3, $4)
+on conflict (projection, log) do nothing
+"""
+_MOVE = """
+update projection_checkpoint set "offset" = $3, recorded_at = $4
+where projection = $1 and log = $2 and "offset" = $5
+"""
+
+
+class PostgresSession:
+    """A transaction on the views."""
+
+    def __init__(self, connection: asyncpg.Connection) -> None:
+        self._connection = connection
+
+    async def fetch(self, sql: str, *parameters: object) -> Sequence[Row]:
+        """Return the rows of a query."""
+        return [tuple(row) for row in await self._connection.fetch(sql, *parameters)]
+
+    async def execute_many(self, sql: str, rows: Sequence[Row]) -> None:
+        """Run a statement once for each row of parameters."""
+        await self._connection.executemany(sql, rows)
+
+
+class PostgresViews:
+    """One service's read models. Open it with `PostgresViews.open`."""
+
+    def __init__(self, connections: Connections, *, schema: str) -> None:
+        self._connections = connections
+        self._schema = schema
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, url: str, *, service: str) -> AsyncIterator[Self]:
+        """Yield the views of `service`, in a schema of its own, with the checkpoint table ready."""
+        schema = schema_of(service)
+        connections = Connections(url, schema=schema, size_max=CONNECTIONS_MAX)
+        try:
+            await migrate(connections, schema, "views", [_CHECKPOINTS])
+            yield cls(connections, schema=schema)
+        finally:
+            await connections.close()
+
+    async def migrate(self, projection: str, tables: Sequence[str]) -> None:
+        """Apply those of `tables` that are not applied yet."""
+        component, steps = table_migrations(projection, tables)
+        await migrate(self._connections, self._schema, component, steps)
+
+    async def checkpoint(self, projection: str, log: str) -> Checkpoint:
+        """Return how far `projection` is in `log`."""
+        rows = await self.fetch(
+            'select "offset", recorded_at from projection_checkpoint'
+            " where projection = $1 and log = $2",
+            projection,
+            log,
+        )
+        return Checkpoint(*rows[0]) if rows else Checkpoint(START)  # type: ignore[arg-type]
+
+    async def advance(
+        self,
+        projection: str,
+        log: str,
+        step: tuple[Offset, Checkpoint],
+        apply: Callable[[ViewSession], Awaitable[None]],
+    ) -> None:
+        """Run `apply` and move the checkpoint, in one transaction; `Fenced` when it is elsewhere."""
+        start, end = step
+        async with self._connections.use() as connection, connection.transaction():
+            # The compare-and-set comes first: its row lock makes a second instance wait, then lose.
+            sql, arguments = (
+                (_BEGIN, (projection, log, end.offset, end.recorded_at))
+                if start == START
+                else (_MOVE, (projection, log, end.offset, end.recorded_at, start))
+            )
+            if not (await connection.execute(sql, *arguments)).endswith(" 1"):
+                raise Fenced(f"{projection}: the checkpoint in {log} is not at {start} any more")
+            await apply(PostgresSession(connection))
+
+    async def fetch(self, sql: str, *parameters: object) -> Sequence[Row]:
+        """Return the rows of a query."""
+        async with self._connections.use() as connection:
+            return await PostgresSession(connection).fetch(sql, *parameters)
+
+    async def checkpoints(self) -> Sequence[tuple[str, str, Checkpoint]]:
+        """Return every checkpoint, by projection."""
+        rows = await self.fetch(
+            'select projection, log, "offset", recorded_at from projection_checkpoint order by 1, 2'
+        )
+        return [(str(p), str(log), Checkpoint(o, at)) for p, log, o, at in rows]  # type: ignore[arg-type]

@@ -1,0 +1,153 @@
+"""What every outbox promises, as tests. Subclass with a `store` fixture: an empty `ServiceStore`."""
+
+import pytest
+
+from flotilla.errors import Corrupt
+from flotilla.outbox import START, Offset, OutboxEntry
+from flotilla.store import Append, Committed, Unit, Version, stream_id
+from flotilla.stores import ServiceStore
+from flotilla.testing.store import A, B, append, record
+
+
+async def commit(store: ServiceStore, *appends: Append) -> None:
+    """Commit each append as a unit of its own."""
+    outcomes = await store.commit([Unit((a,)) for a in appends])
+    assert all(outcome == Committed() for outcome in outcomes), outcomes
+
+
+def named(entries: list[OutboxEntry]) -> list[tuple[str, int]]:
+    """Return (stream, version) of each entry."""
+    return [(entry.event.stream, entry.event.version) for entry in entries]
+
+
+class OutboxContract:
+    """One subclass an adapter; one method a promise."""
+
+    @pytest.fixture
+    def store(self) -> ServiceStore:
+        """Build an empty store."""
+        raise NotImplementedError
+
+    async def test_an_empty_outbox_has_nothing_waiting(self, store: ServiceStore) -> None:
+        """And its log is at the start."""
+        status = await store.status()
+
+        assert [] == list(await store.pending(limit=10))
+        assert (START, 0, 0, 0.0) == (
+            await store.last_offset(),
+            status.committed,
+            status.waiting,
+            status.oldest_waiting_s,
+        )
+
+    async def test_what_is_committed_waits_in_order_of_its_stream(self, store: ServiceStore) -> None:
+        """Positions grow with versions, whatever else is in the batch."""
+        await commit(store, append(A, 0, '"1"', '"2"'), append(B, 0, '"1"'), append(A, 2, '"3"'))
+
+        entries = list(await store.pending(limit=10))
+
+        assert [1, 2, 3] == [e.event.version for e in entries if e.event.stream == A]
+        assert [1] == [e.event.version for e in entries if e.event.stream == B]
+        assert sorted(e.position for e in entries) == [e.position for e in entries]
+        assert {None} == {e.offset for e in entries}
+
+    async def test_an_entry_carries_the_whole_event(self, store: ServiceStore) -> None:
+        """As it is stored, with its metadata."""
+        await commit(store, append(A, 0, '{"n": 1}'))
+
+        [entry] = await store.pending(limit=10)
+
+        assert list(await store.read(A)) == [entry.event]
+
+    async def test_what_was_refused_never_waits(self, store: ServiceStore) -> None:
+        """No event, no entry: conflicts and conditions leave nothing to publish."""
+        await commit(store, append(A, 0, '"1"'))
+        await store.commit([Unit((append(A, 0, '"no"'),)), Unit((append(A, 1),), record("k"))])
+
+        assert 1 == len(await store.pending(limit=10))
+
+    async def test_pending_is_bounded_and_starts_with_the_oldest(self, store: ServiceStore) -> None:
+        """The limit cuts the newest."""
+        await commit(store, append(A, 0, *(str(n) for n in range(5))))
+
+        assert [1, 2] == [e.event.version for e in await store.pending(limit=2)]
+
+    async def test_an_offset_ends_the_waiting(self, store: ServiceStore) -> None:
+        """Recorded entries are the ledger; the others still wait."""
+        await commit(store, append(A, 0, '"1"', '"2"', '"3"'))
+        first, second, _third = await store.pending(limit=10)
+
+        await store.record([(first.position, Offset(1)), (second.position, Offset(2))])
+
+        status = await store.status()
+        assert [3] == [e.event.version for e in await store.pending(limit=10)]
+        assert (2, 3, 2, 1) == (
+            await store.last_offset(),
+            status.committed,
+            status.offset,
+            status.waiting,
+        )
+        assert status.oldest_waiting_s >= 0
+
+    async def test_the_ledger_is_read_by_offset(self, store: ServiceStore) -> None:
+        """A relay refills a broker from it, a projector reads what a stream no longer has."""
+        await commit(store, append(A, 0, *(str(n) for n in range(5))))
+        waiting = await store.pending(limit=10)
+        await store.record([(e.position, Offset(n)) for n, e in enumerate(waiting, start=1)])
+
+        found = list(await store.published(after=Offset(2), limit=2))
+
+        assert [3, 4] == [e.offset for e in found]
+        assert [3, 4] == [e.event.version for e in found]
+        assert [] == list(await store.published(after=Offset(5), limit=2))
+
+    async def test_recording_again_is_a_no_op(self, store: ServiceStore) -> None:
+        """A relay that died before it heard back records the same again."""
+        await commit(store, append(A, 0, '"1"', '"2"'))
+        first, second = await store.pending(limit=10)
+        await store.record([(first.position, Offset(1))])
+
+        await store.record([(first.position, Offset(1)), (second.position, Offset(2))])
+
+        assert 2 == await store.last_offset()
+
+    @pytest.mark.parametrize("wrong", ["other offset", "taken offset", "unknown position"])
+    async def test_a_contradiction_is_corrupt_and_changes_nothing(
+        self, store: ServiceStore, wrong: str
+    ) -> None:
+        """An offset never changes its event, an event never its offset."""
+        await commit(store, append(A, 0, '"1"', '"2"'))
+        first, second = await store.pending(limit=10)
+        await store.record([(first.position, Offset(1))])
+        contradiction = {
+            "other offset": [(second.position, Offset(3)), (first.position, Offset(2))],
+            "taken offset": [(second.position, Offset(1))],
+            "unknown position": [(second.position, Offset(2)), (second.position + 999, Offset(3))],
+        }[wrong]
+
+        with pytest.raises(Corrupt):
+            await store.record(contradiction)
+
+        assert 1 == await store.last_offset()
+        assert [2] == [e.event.version for e in await store.pending(limit=10)]
+
+    async def test_entries_are_found_by_stream_and_version(self, store: ServiceStore) -> None:
+        """So that what the broker has can be recognised."""
+        await commit(store, append(A, 0, '"1"', '"2"'), append(B, 0, '"1"'))
+
+        found = list(await store.find([(A, Version(2)), (A, Version(9)), (B, Version(1))]))
+
+        assert {(A, 2), (B, 1)} == set(named(found))
+
+    async def test_offsets_survive_later_commits(self, store: ServiceStore) -> None:
+        """An event committed later gets a later offset, wherever its position lies."""
+        await commit(store, append(A, 0, '"1"'))
+        [first] = await store.pending(limit=10)
+        await store.record([(first.position, Offset(1))])
+        await commit(store, append(stream_id("rival", "thing", "z"), 0, '"1"'), append(A, 1, '"2"'))
+
+        waiting = list(await store.pending(limit=10))
+
+        assert 2 == len(waiting)
+        assert all(entry.position > first.position for entry in waiting)
+        assert Version(2) in {entry.event.version for entry in waiting}

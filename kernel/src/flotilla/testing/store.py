@@ -1,0 +1,401 @@
+"""What every event store promises, as tests.
+
+Subclass, give a `store` fixture that yields an empty store, inherit the rest. What a store cannot do
+it declares in its type and is tested to refuse; nothing here skips.
+"""
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from flotilla.store import (
+    EMPTY,
+    Append,
+    ClaimKey,
+    Committed,
+    Conflicted,
+    EventStore,
+    Failed,
+    IdempotencyRecord,
+    NewEvent,
+    Outcome,
+    Replayed,
+    Reused,
+    Snapshot,
+    StreamId,
+    Unit,
+    Version,
+    stream_id,
+)
+from flotilla.testing.worlds import eventually, new_event
+
+A = stream_id("acme", "thing", "a")
+B = stream_id("acme", "thing", "b")
+HOUR_S = 3600
+
+
+def append(stream: StreamId, expected: int, *payloads: str) -> Append:
+    """Return an append of one event a payload."""
+    return Append(stream, Version(expected), tuple(new_event(p) for p in payloads))
+
+
+def record(
+    key: str, fingerprint: bytes = b"f", reply: bytes = b"reply", *, ttl_s: int = HOUR_S
+) -> IdempotencyRecord:
+    """Return the record of a command that was asked for under `key`."""
+    return IdempotencyRecord(ClaimKey("acme", "thing", key), fingerprint, reply, ttl_s)
+
+
+async def commit_one(store: EventStore, *appends: Append, by: IdempotencyRecord | None = None) -> Outcome:
+    """Commit a single unit and return its outcome."""
+    [outcome] = await store.commit([Unit(appends, by)])
+    return outcome
+
+
+async def payloads(store: EventStore, stream: StreamId) -> list[str]:
+    """Return the payloads of a stream, in order."""
+    return [event.payload for event in await store.read(stream)]
+
+
+class EventStoreContract:
+    """One subclass an adapter; one method a promise."""
+
+    @pytest.fixture
+    def store(self) -> EventStore:
+        """Build an empty store."""
+        raise NotImplementedError
+
+    # Streams.
+
+    async def test_an_unknown_stream_is_empty(self, store: EventStore) -> None:
+        """Loading never raises for a missing stream."""
+        loaded = await store.load(A)
+
+        assert (EMPTY, None, ()) == (loaded.version, loaded.snapshot, loaded.events)
+
+    async def test_committing_nothing_is_fine(self, store: EventStore) -> None:
+        """An empty batch has no outcomes."""
+        assert [] == list(await store.commit([]))
+
+    async def test_events_come_back_as_they_went_in(self, store: EventStore) -> None:
+        """Every field, to the byte: spaces, order of keys, unicode, numbers that floats would spoil."""
+        text = '{ "b":1.0, "a" : "ü😀\\u0000 \\"", "n":12345678901234567890 }'
+        event = NewEvent(
+            "0198c5a2-7a5e-7cc3-8a51-3f1d2c4b5a69", "thing.happened.v1", text, {"k": "ü\n'", "x": ""}
+        )
+        await commit_one(store, Append(A, EMPTY, (event,)))
+
+        [found] = (await store.load(A)).events
+
+        assert (A, 1, event.event_id, event.type, event.payload, dict(event.metadata)) == (
+            found.stream,
+            found.version,
+            found.event_id,
+            found.type,
+            found.payload,
+            dict(found.metadata),
+        )
+        assert found.recorded_at.tzinfo is not None
+
+    async def test_events_come_back_in_order(self, store: EventStore) -> None:
+        """Append order is read order, across commits."""
+        await commit_one(store, append(A, 0, '"one"', '"two"'))
+        await commit_one(store, append(A, 2, '"three"'))
+
+        loaded = await store.load(A)
+
+        assert ['"one"', '"two"', '"three"'] == [event.payload for event in loaded.events]
+        assert [1, 2, 3] == [event.version for event in loaded.events]
+        assert loaded.version == 3
+
+    async def test_a_stream_is_read_page_by_page(self, store: EventStore) -> None:
+        """`after` and `limit` cut pages that neither overlap nor leave gaps."""
+        await commit_one(store, append(A, 0, *(str(n) for n in range(1, 8))))
+
+        pages = [
+            [e.version for e in await store.read(A, after=Version(after), limit=3)]
+            for after in (0, 3, 6, 7)
+        ]
+
+        assert [[1, 2, 3], [4, 5, 6], [7], []] == pages
+
+    async def test_streams_do_not_leak_into_each_other(self, store: EventStore) -> None:
+        """A write to one stream is invisible in another, however similar their names."""
+        near = stream_id("acme", "thing", "a%")
+        await commit_one(store, append(A, 0, '"mine"'))
+
+        assert (await store.load(B)).version == EMPTY
+        assert (await store.load(near)).version == EMPTY
+
+    # Compare and set.
+
+    @pytest.mark.parametrize("stale", [0, 1, 3, 7])
+    async def test_a_wrong_expectation_conflicts_and_writes_nothing(
+        self, store: EventStore, stale: int
+    ) -> None:
+        """Behind or ahead: both are refused."""
+        await commit_one(store, append(A, 0, '"one"', '"two"'))
+
+        outcome = await commit_one(store, append(A, stale, '"late"'), by=record("k"))
+
+        assert outcome == Conflicted()
+        assert ['"one"', '"two"'] == await payloads(store, A)
+        assert not (await store.load(A, claims=[record("k").claim])).replies
+
+    async def test_of_many_racing_writers_one_wins_each_version(self, store: EventStore) -> None:
+        """CAS, under concurrency."""
+        outcomes = await asyncio.gather(
+            *(commit_one(store, append(A, 0, f'"{n}"'), by=record(f"k{n}")) for n in range(20))
+        )
+
+        assert (1, 19) == (outcomes.count(Committed()), outcomes.count(Conflicted()))
+        assert 1 == len(await payloads(store, A))
+
+    async def test_a_condition_alone_is_checked_and_writes_nothing(self, store: EventStore) -> None:
+        """Append without events: also for a stream that must not exist."""
+        await commit_one(store, append(A, 0, '"one"'))
+
+        assert Committed() == await commit_one(store, append(A, 1), by=record("k1"))
+        assert Committed() == await commit_one(store, append(B, 0), by=record("k2"))
+        assert Conflicted() == await commit_one(store, append(A, 0), by=record("k3"))
+        assert Conflicted() == await commit_one(store, append(B, 1), by=record("k4"))
+        assert (1, 0) == ((await store.load(A)).version, (await store.load(B)).version)
+        assert Committed() == await commit_one(store, append(B, 0, '"first"'))
+
+    # Units.
+
+    async def test_a_unit_over_several_streams_is_all_or_nothing(self, store: EventStore) -> None:
+        """The second stream's conflict undoes the first stream's append."""
+        await commit_one(store, append(B, 0, '"b1"'))
+
+        refused = await commit_one(store, append(A, 0, '"a1"'), append(B, 0, '"b?"'), by=record("k"))
+        accepted = await commit_one(store, append(A, 0, '"a1"'), append(B, 1, '"b2"'))
+
+        assert (Conflicted(), Committed()) == (refused, accepted)
+        assert (['"a1"'], ['"b1"', '"b2"']) == (await payloads(store, A), await payloads(store, B))
+
+    async def test_a_unit_may_depend_on_a_stream_it_does_not_write(self, store: EventStore) -> None:
+        """A condition on one stream guards an append to another."""
+        await commit_one(store, append(A, 0, '"a1"'))
+
+        assert Conflicted() == await commit_one(store, append(B, 0, '"b1"'), append(A, 0))
+        assert Committed() == await commit_one(store, append(B, 0, '"b1"'), append(A, 1))
+        assert 1 == (await store.load(A)).version
+
+    async def test_a_batch_has_an_outcome_for_each_unit_in_order(self, store: EventStore) -> None:
+        """All four outcomes side by side; units do not affect each other."""
+        await commit_one(store, append(A, 0, '"a1"'), by=record("used", reply=b"first"))
+
+        outcomes = await store.commit(
+            [
+                Unit((append(B, 0, '"b1"'),), record("new")),
+                Unit((append(A, 0, '"no"'),), record("conflicting")),
+                Unit((append(A, 1, '"no"'),), record("used", reply=b"second")),
+                Unit((append(A, 1, '"no"'),), record("used", fingerprint=b"other")),
+                Unit((append(A, 1, '"a2"'),)),
+            ]
+        )
+
+        assert [Committed(), Conflicted(), Replayed(b"first"), Reused(), Committed()] == list(outcomes)
+        assert (['"a1"', '"a2"'], ['"b1"']) == (await payloads(store, A), await payloads(store, B))
+
+    async def test_units_of_one_stream_in_one_batch_follow_each_other(
+        self, store: EventStore
+    ) -> None:
+        """Consecutive expected versions commit together; a break stops what builds on it."""
+        outcomes = await store.commit(
+            [
+                Unit((append(A, 0, '"1"'),), record("k1")),
+                Unit((append(A, 1, '"2"', '"3"'),), record("k2")),
+                Unit((append(A, 3),), record("k3")),
+                Unit((append(A, 3, '"4"'),), record("k4")),
+                Unit((append(A, 3, '"no"'),), record("k5")),
+                Unit((append(A, 4, '"5"'),)),
+            ]
+        )
+
+        assert [Committed()] * 4 + [Conflicted(), Committed()] == list(outcomes)
+        assert [f'"{n}"' for n in range(1, 6)] == await payloads(store, A)
+
+    async def test_what_builds_on_a_replayed_unit_conflicts(self, store: EventStore) -> None:
+        """The units before it in the batch stand, those after it were decided on a phantom."""
+        await commit_one(store, append(B, 0, '"b"'), by=record("used", reply=b"then"))
+
+        outcomes = await store.commit(
+            [
+                Unit((append(A, 0, '"1"'),), record("k1")),
+                Unit((append(A, 1, '"no"'),), record("used")),
+                Unit((append(A, 2, '"no"'),), record("k3")),
+            ]
+        )
+
+        assert [Committed(), Replayed(b"then"), Conflicted()] == list(outcomes)
+        assert ['"1"'] == await payloads(store, A)
+
+    async def test_units_over_common_streams_in_one_batch_follow_each_other(
+        self, store: EventStore
+    ) -> None:
+        """Also when some of them span several streams."""
+        outcomes = await store.commit(
+            [
+                Unit((append(A, 0, '"a1"'), append(B, 0, '"b1"'))),
+                Unit((append(B, 1, '"b2"'),)),
+                Unit((append(A, 1, '"a2"'), append(B, 2, '"b3"'))),
+                Unit((append(A, 1, '"no"'), append(B, 3, '"no"'))),
+            ]
+        )
+
+        assert [Committed()] * 3 + [Conflicted()] == list(outcomes)
+        assert ['"a1"', '"a2"'] == await payloads(store, A)
+        assert ['"b1"', '"b2"', '"b3"'] == await payloads(store, B)
+
+    async def test_a_poisoned_unit_fails_alone(self, store: EventStore) -> None:
+        """What the database cannot take must not take its neighbours with it."""
+        outcomes = await store.commit(
+            [
+                Unit((append(A, 0, '"good"'),), record("k1")),
+                Unit((append(B, 0, "not json"),), record("k2")),
+                Unit((append(StreamId("acme/thing/\x00"), 0, '"nul"'),), record("k3")),
+                Unit((append(stream_id("acme", "thing", "c"), 0, '"fine"'),), record("k4")),
+            ]
+        )
+
+        assert [Committed(), Failed, Failed, Committed()] == [
+            type(o) if isinstance(o, Failed) else o for o in outcomes
+        ]
+        assert (['"good"'], []) == (await payloads(store, A), await payloads(store, B))
+        claims = [record(k).claim for k in ("k1", "k2", "k4")]
+        assert {"k1", "k4"} == {c.key for c in (await store.load(A, claims=claims)).replies}
+
+    # Idempotency.
+
+    async def test_the_stored_reply_comes_back_to_the_byte(self, store: EventStore) -> None:
+        """Whatever bytes it has; by commit and by load."""
+        reply = bytes(range(256))
+        await commit_one(store, append(A, 0, '"one"'), by=record("k", reply=reply))
+
+        again = await commit_one(store, append(A, 1, '"two"'), by=record("k", reply=b"other"))
+        loaded = await store.load(B, claims=[record("k").claim, record("unknown").claim])
+
+        assert Replayed(reply) == again
+        assert {record("k").claim: (b"f", reply)} == {
+            claim: (found.fingerprint, found.reply) for claim, found in loaded.replies.items()
+        }
+        assert ['"one"'] == await payloads(store, A)
+
+    async def test_a_key_belongs_to_its_tenant_and_scope(self, store: EventStore) -> None:
+        """The same key elsewhere is another key."""
+        mine = record("k")
+        for claim in (ClaimKey("acme", "thing", "k"), ClaimKey("rival", "thing", "k"), ClaimKey("acme", "x", "k")):
+            other = IdempotencyRecord(claim, mine.fingerprint, claim.tenant.encode(), HOUR_S)
+            stream = stream_id(claim.tenant, claim.scope, "a")
+            assert Committed() == await commit_one(store, append(stream, 0, "1"), by=other)
+
+    async def test_concurrent_twins_execute_once(self, store: EventStore) -> None:
+        """Twenty at once, on streams of their own: one effect, one reply for all."""
+        streams = [stream_id("acme", "thing", f"s{n}") for n in range(20)]
+        outcomes = await asyncio.gather(
+            *(
+                commit_one(store, append(s, 0, "1"), by=record("k", reply=s.encode()))
+                for s in streams
+            )
+        )
+
+        [winner] = [s for s, o in zip(streams, outcomes, strict=True) if o == Committed()]
+        assert 19 == outcomes.count(Replayed(winner.encode()))
+        assert 1 == sum([len(await payloads(store, s)) for s in streams])
+
+    async def test_twins_in_one_batch_execute_once(self, store: EventStore) -> None:
+        """The second finds the first."""
+        outcomes = await store.commit(
+            [
+                Unit((append(A, 0, "1"),), record("k", reply=b"first")),
+                Unit((append(B, 0, "1"),), record("k", reply=b"second")),
+                Unit((append(B, 0, "2"),), record("k", fingerprint=b"other")),
+            ]
+        )
+
+        assert [Committed(), Replayed(b"first"), Reused()] == list(outcomes)
+        assert [] == await payloads(store, B)
+
+    async def test_an_expired_key_is_as_good_as_new(self, store: EventStore) -> None:
+        """After its time a key may be used again, and it is cleaned up."""
+        await commit_one(store, append(A, 0, '"1"'), by=record("k", reply=b"old", ttl_s=0))
+        await commit_one(store, append(A, 1, '"2"'), by=record("other", ttl_s=HOUR_S))
+
+        assert not (await store.load(A, claims=[record("k").claim])).replies
+        again = await commit_one(store, append(A, 2, '"3"'), by=record("k", b"g", b"new"))
+        assert Committed() == again
+        found = (await store.load(A, claims=[record("k").claim])).replies
+        assert [b"new"] == [reply.reply for reply in found.values()]
+
+    async def test_expired_keys_are_forgotten_and_others_kept(self, store: EventStore) -> None:
+        """`forget_expired` is bounded and says how many it deleted."""
+        for n in range(5):
+            await commit_one(store, by=record(f"old{n}", ttl_s=0))
+        await commit_one(store, by=record("young"))
+
+        async def three_are_gone() -> bool:
+            return 3 == await store.forget_expired(limit=3)
+
+        await eventually(three_are_gone)
+        assert [2, 0] == [await store.forget_expired(limit=3) for _ in range(2)]
+        assert (await store.load(A, claims=[record("young").claim])).replies
+
+    # Snapshots.
+
+    async def test_a_snapshot_shortens_the_tail(self, store: EventStore) -> None:
+        """One load: the snapshot and the events after it."""
+        snapshot = Snapshot(Version(2), 1, '{"total":2}')
+        first = append(A, 0, '"1"', '"2"')
+        await commit_one(store, Append(A, EMPTY, first.events, snapshot))
+        await commit_one(store, append(A, 2, '"3"'))
+
+        loaded = await store.load(A, snapshot_schema=1)
+
+        assert (3, snapshot) == (loaded.version, loaded.snapshot)
+        assert ['"3"'] == [event.payload for event in loaded.events]
+
+    @pytest.mark.parametrize("schema", [None, 2])
+    async def test_a_snapshot_of_another_schema_is_ignored(
+        self, store: EventStore, schema: int | None
+    ) -> None:
+        """Then the whole stream is the tail."""
+        first = append(A, 0, '"1"', '"2"')
+        await commit_one(store, Append(A, EMPTY, first.events, Snapshot(Version(2), 1, "{}")))
+
+        loaded = await store.load(A, snapshot_schema=schema)
+
+        assert (2, None, 2) == (loaded.version, loaded.snapshot, len(loaded.events))
+
+    # Under load.
+
+    async def test_many_writers_leave_contiguous_streams(self, store: EventStore) -> None:
+        """What was acknowledged is stored, once, in order; nothing else is."""
+        streams = [stream_id("acme", "thing", f"s{n}") for n in range(3)]
+        acknowledged: set[str] = set()
+
+        async def write(writer: int) -> None:
+            for n in range(12):
+                name = f'"{writer}-{n}"'
+                stream = streams[(writer + n) % 3]
+                while True:
+                    version = (await store.load(stream)).version
+                    outcome = await commit_one(store, append(stream, version, name))
+                    if outcome == Committed():
+                        acknowledged.add(name)
+                        break
+                    assert outcome == Conflicted()
+
+        await asyncio.gather(*(write(n) for n in range(8)))
+
+        stored: list[str] = []
+        for stream in streams:
+            events: Sequence[str] = await payloads(store, stream)
+            loaded = await store.load(stream)
+            assert list(range(1, len(events) + 1)) == [e.version for e in loaded.events]
+            stored += events
+        assert sorted(acknowledged) == sorted(stored)
+
+

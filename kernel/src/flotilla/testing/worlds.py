@@ -1,0 +1,65 @@
+"""Small stand-ins for the world: a clock that is moved by hand, events to store, waiting for a fact."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime, timedelta
+
+from flotilla.clock import uuid7
+from flotilla.store import NewEvent
+
+
+class ManualClock:
+    """A clock that moves when it is told to. Sleeping moves it and yields once."""
+
+    def __init__(self, start: datetime = datetime(2026, 1, 1, tzinfo=UTC)) -> None:
+        self._now = start
+        self._elapsed_s = 0.0
+
+    def now(self) -> datetime:
+        """Return the time it was moved to."""
+        return self._now
+
+    def monotonic_s(self) -> float:
+        """Return how far it was moved."""
+        return self._elapsed_s
+
+    def advance(self, duration_s: float) -> None:
+        """Move it."""
+        self._elapsed_s += duration_s
+        self._now += timedelta(seconds=duration_s)
+
+    async def sleep(self, duration_s: float) -> None:
+        """Move it, and let others run."""
+        self.advance(duration_s)
+        await asyncio.sleep(0)
+
+
+def new_event(
+    payload: str = "{}",
+    *,
+    kind: str = "thing.happened.v1",
+    metadata: Mapping[str, str] | None = None,
+) -> NewEvent:
+    """Return an event to store, with an id of its own."""
+    return NewEvent(str(uuid7()), kind, payload, metadata or {"correlation": "c-1"})
+
+
+async def eventually[T](
+    fact: Callable[[], Awaitable[T | None | bool]], *, within_s: float = 10.0, what: str = ""
+) -> T:
+    """Return the first truthy answer of `fact`, asked again and again.
+
+    Raises:
+        AssertionError: it did not come true within `within_s`; shows the last answer.
+
+    """
+    answer: object = None
+    try:
+        async with asyncio.timeout(within_s):
+            while True:
+                answer = await fact()
+                if answer:
+                    return answer  # type: ignore[return-value]
+                await asyncio.sleep(0.02)
+    except TimeoutError:
+        raise AssertionError(f"not within {within_s} s: {what}; last answer: {answer!r}") from None

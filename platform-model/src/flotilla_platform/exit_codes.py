@@ -1,0 +1,99 @@
+"""What the exit status of `flotilla` means, and how a failure finds its number.
+
+The numbers are stable: scripts, supervisors and tests depend on them.
+"""
+
+from collections.abc import Iterator
+from enum import IntEnum
+
+from flotilla.embedded import EmbeddedError
+from flotilla.errors import Corrupt, Unavailable
+from flotilla_platform.loading import ModelInvalid
+
+
+class ExitCode(IntEnum):
+    """Every exit status, and what it tells the caller."""
+
+    meaning: str
+
+    def __new__(cls, value: int, meaning: str) -> "ExitCode":
+        """Make a member from its number and its meaning."""
+        member = int.__new__(cls, value)
+        member._value_ = value
+        member.meaning = meaning
+        return member
+
+    OK = 0, "done; a fleet that was asked to stop has stopped"
+    UNEXPECTED = 1, "a mistake of flotilla's own: run again with --debug and report it"
+    USAGE = 2, "the command line is wrong: unknown topology, bad port, unknown option"
+    MODEL_INVALID = 3, "the platform model has mistakes: each is named with file:line:column"
+    DATA_DIRECTORY = 4, "the data directory is in use, damaged, not writable or another topology's"
+    PORT_TAKEN = 5, "a port is used by another program"
+    SERVER_FAILED = 6, "an embedded server is missing, or did not start"
+    NOT_RUNNING = 7, "nothing is running in this data directory"
+    UNHEALTHY = 8, "it runs, and something is wrong or too far behind"
+    NOT_STOPPED = 9, "it did not stop within 5 s and was killed; the data is safe"
+    SERVICE_FAILED = 10, "a service did not start, or its work ended unexpectedly"
+    INTERRUPTED = 130, "a second Ctrl-C ended it at once; the data is safe"
+
+
+class Failure(Exception):
+    """What a command has to tell instead of its result: lines for people, a status for programs."""
+
+    def __init__(self, code: ExitCode, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class ServiceFailed(Failure):
+    """A service did not start, did not stop cleanly, or ended while nobody had asked it to."""
+
+    def __init__(self, service: str, what: str, cause: BaseException | None) -> None:
+        causes = list(_leaves(cause)) if cause is not None else []
+        code = next((c for c in map(_code_of, causes) if c is not None), ExitCode.SERVICE_FAILED)
+        said = "; ".join(dict.fromkeys(_said(leaf) for leaf in causes)) or "it said nothing"
+        super().__init__(code, f"the service {service!r} {what}: {said}")
+
+
+def failure_of(error: BaseException) -> Failure:
+    """Return how `error` is told; one that nobody expected becomes `UNEXPECTED`."""
+    if isinstance(error, Failure):
+        return error
+    if isinstance(error, ModelInvalid):
+        return Failure(ExitCode.MODEL_INVALID, str(error))
+    leaf = next(_leaves(error))
+    code = _code_of(leaf)
+    if code is None:
+        return Failure(ExitCode.UNEXPECTED, f"{_said(leaf)} (--debug shows where)")
+    return Failure(code, _one_line(str(leaf)))
+
+
+def _code_of(error: BaseException) -> ExitCode | None:
+    """Return the status of an error that is known by its class or by the `code` it carries."""
+    if isinstance(error, EmbeddedError) and error.code.startswith("data-directory-"):
+        return ExitCode.DATA_DIRECTORY
+    if getattr(error, "code", None) == "port-taken":
+        return ExitCode.PORT_TAKEN
+    if isinstance(error, EmbeddedError | Unavailable):
+        return ExitCode.SERVER_FAILED
+    return ExitCode.DATA_DIRECTORY if isinstance(error, Corrupt) else None
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    """Return what really happened: exception groups only say where it was noticed."""
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _leaves(inner)
+    else:
+        yield error
+
+
+def _said(error: BaseException) -> str:
+    """Return an error as one line; its class is named unless it has a code, and so a message."""
+    text = _one_line(str(error))
+    named = type(error).__name__
+    return text if hasattr(error, "code") and text else f"{named}: {text}" if text else named
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

@@ -1,0 +1,138 @@
+"""The process that hosts a deployable: servers, bus, services, and the way back.
+
+    claim data directory > servers > bus > services, those that listen last > announce > wait
+                         <         <     <  the same backwards, whatever ended it
+
+Nothing here decides *whether* to end quickly: `shutdown` holds the clock from the first sign on.
+"""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from flotilla.bus import Bus
+from flotilla.buses.local import LocalBus
+from flotilla.buses.nats import NatsBus
+from flotilla.buses.routed import RoutedBus
+from flotilla.clock import Clock, SystemClock, uuid7
+from flotilla.embedded import DataDirectory, run_nats, run_postgres
+from flotilla.service import Bindings, Running
+from flotilla_platform.hosting import HostedService, wait_for_the_end
+from flotilla_platform.planning import Plan, check_port
+from flotilla_platform.runtime import Runtime
+from flotilla_platform.shutdown import Shutdown
+
+import os
+
+
+@dataclass(frozen=True, slots=True)
+class Servers:
+    """Where what the topology binds can be reached."""
+
+    nats_url: str
+    stores: dict[str, str]
+
+
+async def run_fleet(plan: Plan, announce: Callable[[Runtime], None]) -> None:
+    """Run the deployable until a signal; return when everything has ended.
+
+    `announce` is called once, when all services run.
+
+    Raises:
+        EmbeddedError: the data directory or a server cannot be used.
+        Failure: a port is taken, or a service did not start, ended by itself or did not stop.
+
+    """
+    shutdown = Shutdown()
+    shutdown.watch_signals()
+    try:
+        async with AsyncExitStack() as stack:
+            try:
+                await _run(plan, stack, shutdown, announce)
+            finally:
+                shutdown.begin()
+    except asyncio.CancelledError:
+        if not shutdown.wanted.is_set():
+            raise
+
+
+async def _run(
+    plan: Plan, stack: AsyncExitStack, shutdown: Shutdown, announce: Callable[[Runtime], None]
+) -> None:
+    clock = SystemClock()
+    directory = stack.enter_context(DataDirectory.claim(plan.data, topology=plan.topology.name))
+    if plan.listens:
+        check_port(plan.http)
+    servers = await _start_servers(plan, directory.path, stack, shutdown)
+    bus = await stack.enter_async_context(_open_bus(servers.nats_url))
+    services = _host(plan, servers, bus, clock)
+    running = []
+    for service in services:
+        stack.push_async_callback(service.stop)
+        running.append(await service.start())
+    shutdown.watch_signals()
+    runtime = _describe(plan, directory.path, servers, running, clock)
+    directory.runtime_write(runtime.model_dump(mode="json"))
+    shutdown.started()
+    announce(runtime)
+    await wait_for_the_end(services, shutdown.wanted)
+
+
+async def _start_servers(
+    plan: Plan, data: Path, stack: AsyncExitStack, shutdown: Shutdown
+) -> Servers:
+    keeping = [s.name for s, _ in plan.services if {"store", "views"} & set(s.needs)]
+    match plan.topology.resources.store.engine:
+        case "postgres":
+            postgres = await stack.enter_async_context(run_postgres(data))
+            shutdown.owns(postgres)
+            stores = dict.fromkeys(keeping, postgres.dsn)
+        case "libsql":
+            stores = {name: f"libsql://{data / name}.db" for name in keeping}
+    nats = await stack.enter_async_context(run_nats(data))
+    shutdown.owns(nats)
+    return Servers(nats.url, stores)
+
+
+@asynccontextmanager
+async def _open_bus(nats_url: str) -> AsyncIterator[Bus]:
+    async with NatsBus(nats_url) as remote:
+        yield RoutedBus(LocalBus(), remote)
+
+
+def _host(plan: Plan, servers: Servers, bus: Bus, clock: Clock) -> list[HostedService]:
+    bindings = Bindings(
+        stores=servers.stores,
+        nats_url=servers.nats_url,
+        bus=bus,
+        clock=clock,
+        ids=uuid7,
+        chance=random.Random(),  # noqa: S311 - jitter, not secrets
+        services=plan.topology.services,
+    )
+    listening = replace(bindings, http=plan.http)
+    return [
+        HostedService(service.name, compose, listening if "http" in service.needs else bindings)
+        for service, compose in plan.services
+    ]
+
+
+def _describe(
+    plan: Plan, data: Path, servers: Servers, running: Sequence[Running], clock: Clock
+) -> Runtime:
+    api = next((service.address for service in running if service.address), None)
+    return Runtime(
+        pid=os.getpid(),
+        topology=plan.topology.name,
+        data=str(data),
+        api=api,
+        docs=f"{api}/docs" if api else None,
+        nats_url=servers.nats_url,
+        stores=servers.stores,
+        logs=tuple(service.name for service, _ in plan.services if service.log),
+        views=tuple(service.name for service, _ in plan.services if "views" in service.needs),
+        started_at=clock.now(),
+    )

@@ -1,0 +1,115 @@
+"""From a topology to what this process will run: everything that can be wrong before it starts."""
+
+import errno
+import importlib
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+from flotilla.service import Compose, HttpBinding
+from flotilla_platform.exit_codes import ExitCode, Failure
+from flotilla_platform.loading import Mistake, ModelInvalid, Position, did_you_mean, suggest
+from flotilla_platform.model import Service, Topology
+from flotilla_platform.reading import Platform
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What one process will run, and where."""
+
+    topology: Topology
+    data: Path
+    http: HttpBinding
+    services: tuple[tuple[Service, Compose], ...]
+    """In the order in which they start: those that listen come last, when all they need is there."""
+
+    @property
+    def listens(self) -> bool:
+        """Whether any of its services listens."""
+        return any("http" in service.needs for service, _ in self.services)
+
+
+def find_topology(platform: Platform, name: str) -> Topology:
+    """Return the topology `name`.
+
+    Raises:
+        Failure: there is none.
+
+    """
+    topology = platform.topologies.get(name)
+    if topology is None:
+        raise Failure(
+            ExitCode.USAGE,
+            f"there is no topology {name!r}: {suggest(name, list(platform.topologies))} "
+            "(`flotilla topologies` lists them)",
+        )
+    return topology
+
+
+def make_plan(platform: Platform, topology: Topology, data: Path, http: HttpBinding) -> Plan:
+    """Return what the one deployable of `topology` runs, with its services imported.
+
+    Raises:
+        ModelInvalid: an entrypoint leads nowhere.
+
+    """
+    services = [platform.services[name] for name in topology.deployables[0].services]
+    ordered = sorted(services, key=lambda service: "http" in service.needs)
+    loaded = tuple((s, _import(s.entrypoint, platform.entrypoints[s.name])) for s in ordered)
+    return Plan(topology, data, http, loaded)
+
+
+def check_port(http: HttpBinding) -> None:
+    """Find out early whether the port is free, while one clear line can still say so.
+
+    Raises:
+        Failure: it is taken, or nothing can listen there.
+
+    """
+    where = f"{http.host}:{http.port}"
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(
+            http.host, http.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with socket.socket(family, kind) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise Failure(
+                ExitCode.PORT_TAKEN,
+                f"port {http.port} on {http.host} is taken: stop what uses it, or choose another "
+                "with --port (0 takes any free one)",
+            ) from error
+        raise Failure(
+            ExitCode.USAGE, f"nothing can listen on {where}: {error.strerror or error}"
+        ) from error
+
+
+def _import(entrypoint: str, written: Position) -> Compose:
+    module_name, _, function = entrypoint.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise ModelInvalid(
+            [
+                Mistake(
+                    written,
+                    f"the entrypoint {entrypoint!r} cannot be imported: {error}",
+                    "install its package, or correct the entrypoint",
+                )
+            ]
+        ) from error
+    compose: Compose | None = getattr(module, function, None)
+    if not callable(compose):
+        meant = did_you_mean(function, [name for name in vars(module) if name[0] != "_"])
+        raise ModelInvalid(
+            [
+                Mistake(
+                    written,
+                    f"the module {module_name!r} has no function {function!r}",
+                    f"did you mean {meant!r}?" if meant else f"write {module_name}:compose",
+                )
+            ]
+        )
+    return compose

@@ -1,0 +1,54 @@
+"""What a running fleet tells other processes of itself: `runtime.json` in its data directory."""
+
+from pathlib import Path
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
+
+from flotilla.embedded import runtime_read
+from flotilla_platform.exit_codes import ExitCode, Failure
+
+
+class Runtime(BaseModel):
+    """Where everything of a running fleet is. Programs may rely on these names."""
+
+    model_config = ConfigDict(frozen=True)
+
+    pid: int
+    topology: str
+    data: str
+    """The data directory, absolute."""
+    api: str | None
+    """Where the REST API is; None when no service listens."""
+    docs: str | None
+    nats_url: str
+    stores: dict[str, str]
+    """The URL of each service's store."""
+    logs: tuple[str, ...]
+    """The services that publish a log."""
+    views: tuple[str, ...]
+    """The services that keep read models."""
+    started_at: AwareDatetime
+
+
+def find_running(data: Path) -> Runtime:
+    """Return what runs in the data directory `data`.
+
+    Raises:
+        Failure: nothing runs there, or something that this version cannot read.
+
+    """
+    path = data.resolve()
+    content = runtime_read(path)
+    if content is None:
+        raise Failure(
+            ExitCode.NOT_RUNNING,
+            f"nothing is running in {path}: start it with `flotilla up --data {data}`, "
+            "or name another directory with --data",
+        )
+    try:
+        return Runtime.model_validate(content)
+    except ValidationError as error:
+        raise Failure(
+            ExitCode.NOT_RUNNING,
+            f"what runs in {path} is of another version of flotilla: use that one's `status`",
+        ) from error

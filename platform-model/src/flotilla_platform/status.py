@@ -1,0 +1,237 @@
+"""How far every log and every projection is, read from the tables and not from who fills them.
+
+A relay that died cannot say that it is behind; the table can. So this opens the stores of a running
+fleet by their URLs, and asks the broker only for its last sequence, to show it beside.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from typing import Literal
+
+import nats
+import nats.errors
+from nats.aio.client import Client
+from nats.js.errors import NotFoundError
+from pydantic import BaseModel, ConfigDict
+
+from flotilla.clock import Clock
+from flotilla.errors import KernelError
+from flotilla.outbox import LogStatus
+from flotilla.projection import Checkpoint
+from flotilla.stores import ServiceStore, open_store, open_views
+from flotilla_contracts.wire import event_stream
+from flotilla_platform.runtime import Runtime
+
+LAG_MAX_S = 10.0
+"""How far behind a log or a projection may be before `status` calls the fleet unhealthy."""
+
+_STORE_TIMEOUT_S = 5.0
+_BROKER_TIMEOUT_S = 1.5
+
+
+class LogRow(BaseModel):
+    """One log: what was committed, what has an offset, and what the broker has of it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    log: str
+    committed: int
+    offset: int
+    waiting: int
+    oldest_waiting_s: float
+    """Age of the oldest event without an offset; 0 when there is none."""
+    stream: str
+    stream_last_sequence: int | None
+    """None when the broker does not answer; 0 when it has no such stream yet."""
+
+
+class ProjectionRow(BaseModel):
+    """One projection: where it is in its log, and how far that is from the log's head."""
+
+    model_config = ConfigDict(frozen=True)
+
+    projection: str
+    log: str
+    checkpoint: int
+    lag_events: int | None
+    """Committed events that the projection has not folded; None when the log cannot be read."""
+    lag_s: float | None
+    """Age of the oldest of them; 0 when there is none."""
+
+
+class Status(BaseModel):
+    """Everything that `flotilla status` knows. The JSON of it is stable: fields are only added."""
+
+    model_config = ConfigDict(frozen=True)
+
+    format: Literal[1] = 1
+    topology: str
+    data: str
+    pid: int
+    api: str | None
+    broker: str
+    broker_reachable: bool
+    lag_max_s: float
+    healthy: bool
+    """Whether everything can be read, the broker answers, and nothing lags more than `lag_max_s`."""
+    problems: tuple[str, ...]
+    """Why it is not healthy, in words."""
+    logs: tuple[LogRow, ...]
+    projections: tuple[ProjectionRow, ...]
+
+
+async def read_status(runtime: Runtime, clock: Clock, *, lag_max_s: float = LAG_MAX_S) -> Status:
+    """Return where the fleet is now. What cannot be read becomes a problem, not an error."""
+    problems: list[str] = []
+    sequences = await _read_sequences(runtime)
+    if sequences is None:
+        problems.append(f"the broker at {runtime.nats_url} does not answer")
+    async with AsyncExitStack() as stack:
+        stores: dict[str, ServiceStore] = {}
+        logs: dict[str, LogStatus] = {}
+        for name in runtime.logs:
+            try:
+                async with asyncio.timeout(_STORE_TIMEOUT_S):
+                    store = await stack.enter_async_context(
+                        open_store(runtime.stores[name], service=name)
+                    )
+                    logs[name] = await store.status()
+                    stores[name] = store
+            except (KernelError, OSError, KeyError) as error:
+                problems.append(f"the store of {name!r} cannot be read: {error}")
+        projections = await _read_projections(runtime, stores, logs, clock, problems)
+    rows = tuple(_log_row(name, status, sequences) for name, status in logs.items())
+    problems += _too_late(rows, projections, lag_max_s)
+    return Status(
+        topology=runtime.topology,
+        data=runtime.data,
+        pid=runtime.pid,
+        api=runtime.api,
+        broker=runtime.nats_url,
+        broker_reachable=sequences is not None,
+        lag_max_s=lag_max_s,
+        healthy=not problems,
+        problems=tuple(problems),
+        logs=rows,
+        projections=projections,
+    )
+
+
+async def _read_projections(
+    runtime: Runtime,
+    stores: Mapping[str, ServiceStore],
+    logs: Mapping[str, LogStatus],
+    clock: Clock,
+    problems: list[str],
+) -> tuple[ProjectionRow, ...]:
+    rows: list[ProjectionRow] = []
+    for name in runtime.views:
+        try:
+            async with (
+                asyncio.timeout(_STORE_TIMEOUT_S),
+                open_views(runtime.stores[name], service=name) as views,
+            ):
+                for projection, log, checkpoint in await views.checkpoints():
+                    rows.append(
+                        await _projection_row(
+                            projection, (log, logs.get(log), stores.get(log)), checkpoint, clock
+                        )
+                    )
+        except (KernelError, OSError, KeyError) as error:
+            problems.append(f"the read models of {name!r} cannot be read: {error}")
+    return tuple(rows)
+
+
+async def _projection_row(
+    projection: str,
+    of: tuple[str, LogStatus | None, ServiceStore | None],
+    checkpoint: Checkpoint,
+    clock: Clock,
+) -> ProjectionRow:
+    """Compare a checkpoint with the head of its log: with what is committed, published or not."""
+    log, head, store = of
+    if head is None or store is None:
+        return ProjectionRow(
+            projection=projection,
+            log=log,
+            checkpoint=checkpoint.offset,
+            lag_events=None,
+            lag_s=None,
+        )
+    events = max(0, head.committed - checkpoint.offset)
+    lag_s = 0.0
+    if events:
+        oldest = await store.published(after=checkpoint.offset, limit=1)
+        age_s = (clock.now() - oldest[0].event.recorded_at).total_seconds() if oldest else 0.0
+        lag_s = max(age_s, head.oldest_waiting_s, 0.0)
+    return ProjectionRow(
+        projection=projection,
+        log=log,
+        checkpoint=checkpoint.offset,
+        lag_events=events,
+        lag_s=round(lag_s, 3),
+    )
+
+
+def _log_row(name: str, status: LogStatus, sequences: Mapping[str, int] | None) -> LogRow:
+    return LogRow(
+        log=name,
+        committed=status.committed,
+        offset=status.offset,
+        waiting=status.waiting,
+        oldest_waiting_s=round(status.oldest_waiting_s, 3),
+        stream=event_stream(name),
+        stream_last_sequence=None if sequences is None else sequences.get(name, 0),
+    )
+
+
+def _too_late(
+    logs: tuple[LogRow, ...], projections: tuple[ProjectionRow, ...], lag_max_s: float
+) -> list[str]:
+    late = [
+        f"the log {row.log!r} has an event without an offset for {row.oldest_waiting_s:.1f} s"
+        for row in logs
+        if row.oldest_waiting_s > lag_max_s
+    ]
+    late += [
+        f"the projection {row.projection!r} is {row.lag_s:.1f} s behind"
+        for row in projections
+        if row.lag_s is not None and row.lag_s > lag_max_s
+    ]
+    return late
+
+
+async def _read_sequences(runtime: Runtime) -> dict[str, int] | None:
+    """Return the last sequence of each log's stream; None when the broker does not answer."""
+    client = Client()
+    sequences: dict[str, int] = {}
+    try:
+        async with asyncio.timeout(_BROKER_TIMEOUT_S):
+            await client.connect(
+                runtime.nats_url, error_cb=_quiet, allow_reconnect=False, connect_timeout=1
+            )
+            jetstream = client.jetstream(timeout=_BROKER_TIMEOUT_S)
+            for name in runtime.logs:
+                try:
+                    info = await jetstream.stream_info(event_stream(name))
+                    sequences[name] = info.state.last_seq
+                except NotFoundError:
+                    sequences[name] = 0
+    except (OSError, nats.errors.Error):  # a TimeoutError is an OSError
+        return None
+    finally:
+        await _close(client)
+    return sequences
+
+
+async def _close(client: Client) -> None:
+    try:
+        async with asyncio.timeout(_BROKER_TIMEOUT_S):
+            await client.close()
+    except (OSError, nats.errors.Error):
+        return
+
+
+async def _quiet(_error: Exception) -> None:
+    """Keep nats-py from writing to our stderr: that the broker is away is told in the table."""
