@@ -1,14 +1,16 @@
 """All buses pass one suite; the one over NATS also survives what only a network can do."""
 
 import asyncio
+import os
+import signal
 import socket
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
-import nats.errors
 import pytest
 from nats.aio.client import Client
+from nats.aio.msg import Msg
 
 from flotilla.bus import Answer, Bus, Context, Request
 from flotilla.buses.local import LocalBus
@@ -206,6 +208,36 @@ class TestSharing:
 
         assert [b"next", b"one", b"two"] == sorted(handled)
 
+    async def test_what_is_too_much_is_refused_at_once(self, server: NatsServer) -> None:
+        gate = Gate()
+        async with (
+            NatsBus(server.url, name="caller") as caller,
+            NatsBus(server.url, name="full", workers_max=1, unanswered_max=3) as full,
+        ):
+            await full.serve(SUBJECT, gate)
+            asking = [asyncio.create_task(caller.request(asked())) for _ in range(4)]
+
+            finished, _ = await asyncio.wait(
+                asking, timeout=SOON_S, return_when=asyncio.FIRST_COMPLETED
+            )
+            gate.open.set()
+            outcomes = await asyncio.gather(*asking, return_exceptions=True)
+
+        assert [Unavailable] == [type(task.exception()) for task in finished]
+        assert 3 == outcomes.count(Answer(b"{}"))
+
+    async def test_one_slow_subject_does_not_hold_up_another(self, server: NatsServer) -> None:
+        gate = Gate()
+        async with NatsBus(server.url, name="both", workers_max=1) as bus:
+            await bus.serve("qry.counter.waits", gate)
+            await bus.serve(SUBJECT, echo)
+            waiting = asyncio.create_task(bus.request(asked(subject="qry.counter.waits")))
+            await asyncio.wait_for(gate.entered.wait(), SOON_S)
+
+            assert b"x" == (await asyncio.wait_for(bus.request(asked(b"x")), SOON_S)).body
+            gate.open.set()
+            await waiting
+
 
 class TestOutage:
     async def test_everything_works_again_after_the_broker_was_killed(
@@ -241,30 +273,67 @@ class TestOutage:
             answers = await asyncio.gather(*(caller.request(asked(b"y")) for _ in range(100)))
             assert {b"y"} == {answer.body for answer in answers}
 
-    async def test_an_answer_given_during_the_outage_is_not_lost(self, server: NatsServer) -> None:
-        """The handler's process buffers it, and the caller's inbox is the same afterwards."""
-        gate = Gate()
+    async def test_under_load_an_outage_is_unavailability_and_nothing_else(
+        self, server: NatsServer, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        answered = 0
+        errors: list[Exception] = []
+        over = False
+
+        async def ask(bus: Bus, timeout_s: float) -> None:
+            nonlocal answered
+            while not over:
+                try:
+                    await bus.request(asked(bytes(20_000), replace(CONTEXT, timeout_s=timeout_s)))
+                    answered += 1
+                except Exception as error:  # noqa: BLE001 - which ones is what we ask
+                    errors.append(error)
+                    await asyncio.sleep(0.01)
+
+        async def answer_more(count: int) -> None:
+            goal = answered + count
+
+            async def reached() -> bool:
+                return answered >= goal
+
+            await eventually(reached, what=f"{count} more answers")
+
         async with (
             NatsBus(server.url, name="caller") as caller,
             NatsBus(server.url, name="handler") as handler,
         ):
-            await handler.serve(SUBJECT, gate)
-            patient = replace(CONTEXT, timeout_s=30.0)
-            asking = asyncio.create_task(caller.request(asked(b"kept", patient)))
-            await asyncio.wait_for(gate.entered.wait(), SOON_S)
+            await handler.serve(SUBJECT, echo)
+            asking = [asyncio.create_task(ask(caller, 0.3 + n / 100)) for n in range(32)]
+            for _ in range(3):
+                await answer_more(50)
+                await server.kill()
+                await server.stop()
+                await server.start()
+            await answer_more(200)
+            over = True
+            await asyncio.wait_for(asyncio.gather(*asking), SOON_S)
 
-            await server.kill()
-            # Not before both have noticed: what was written to a dead socket is really lost.
-            await eventually(lambda: self._both_noticed(caller, handler))
-            gate.open.set()
-            await asyncio.wait_for(gate.ended.wait(), SOON_S)
-            await server.stop()
-            # The caller subscribes to its inbox again before the handler can answer into it, or
-            # not: either way it must not hang beyond its deadline.
-            await server.start()
+        assert {Unavailable} == {type(error) for error in errors}, errors
+        assert not [record for record in caplog.records if record.name == "asyncio"]
 
-            outcome = (await asyncio.gather(asking, return_exceptions=True))[0]
-            assert outcome == Answer(b"kept") or isinstance(outcome, Unavailable)
+    async def test_a_broker_that_freezes_is_left_and_found_again(
+        self, server: NatsServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Nothing is closed and nothing is answered: only pings tell."""
+        monkeypatch.setattr("flotilla.nats._PING_INTERVAL_S", 0.1)
+        monkeypatch.setattr("flotilla.nats._ATTEMPT_TIMEOUT_S", 0.3)
+        async with NatsBus(server.url, name="both") as bus:
+            await bus.serve(SUBJECT, echo)
+
+            os.kill(server.pid, signal.SIGSTOP)
+            try:
+                with pytest.raises(Unavailable):
+                    await bus.request(asked(context=replace(CONTEXT, timeout_s=SHORT_S)))
+                await eventually(lambda: self._both_noticed(bus, bus))
+            finally:
+                os.kill(server.pid, signal.SIGCONT)
+
+            assert Answer(b"x") == await eventually(lambda: self._try(bus, b"x"))
 
     async def test_stopping_without_a_broker_does_not_hang(self, server: NatsServer) -> None:
         bus = NatsBus(server.url, name="handler")
@@ -341,7 +410,7 @@ class TestWire:
     async def test_an_answer_that_makes_no_sense_is_no_answer(
         self, server: NatsServer, client: Client, body: bytes, headers: dict[str, str]
     ) -> None:
-        async def nonsense(message: nats.aio.msg.Msg) -> None:
+        async def nonsense(message: Msg) -> None:
             await client.publish(message.reply, body, headers=headers)
 
         await client.subscribe(SUBJECT, cb=nonsense)
@@ -388,6 +457,22 @@ class TestConnection:
         await client.publish("after", b"here")
         assert b"here" == (await subscription.next_msg(SOON_S)).data
 
+    async def test_a_flush_confirms_what_was_sent_before_it(
+        self, server: NatsServer, client: Client
+    ) -> None:
+        other = await connect(server.url, name="other")
+
+        async def respond(message: Msg) -> None:
+            await message.respond(b"here")
+
+        try:
+            for n in range(200):
+                await other.subscribe(f"served.{n}", cb=respond)
+                await other.flush()
+                assert b"here" == (await client.request(f"served.{n}", timeout=SOON_S)).data
+        finally:
+            await close(other)
+
     async def test_answers_go_to_inboxes_of_ones_own(
         self, server: NatsServer, client: Client
     ) -> None:
@@ -417,10 +502,6 @@ class TestConnection:
 
     def test_nobody_gives_up(self) -> None:
         assert -1 == connect_options("test")["max_reconnect_attempts"]
-
-    def test_two_workers_or_more(self) -> None:
-        with pytest.raises(ValueError, match="two workers"):
-            NatsBus("nats://127.0.0.1:1", name="test", workers_max=1)
 
     async def _reconnected(self, client: Client) -> bool:
         return client.is_connected and client.stats["reconnects"] > 0

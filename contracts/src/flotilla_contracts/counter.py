@@ -153,11 +153,13 @@ class GetCounterHistory(Query):
     limit: Annotated[int, Field(ge=1, le=PAGE_SIZE_MAX)] = 50
 
 
-EVENTS: tuple[type[Event], ...] = (
+CounterCommand = IncrementCounter | DecrementCounter | ResetCounter
+
+EVENTS: tuple[type[CounterEvent], ...] = (
     CounterOpened,
     CounterIncremented,
     CounterDecremented,
     CounterReset,
 )
-COMMANDS: tuple[type[Command], ...] = (IncrementCounter, DecrementCounter, ResetCounter)
+COMMANDS: tuple[type[CounterCommand], ...] = (IncrementCounter, DecrementCounter, ResetCounter)
 QUERIES: tuple[type[Query], ...] = (GetCounter, ListCounters, GetCounterHistory)

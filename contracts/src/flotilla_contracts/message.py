@@ -44,15 +44,16 @@ class Reply(Message):
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
 
 
-class Command(Message):
-    """A wish, in the imperative. `subject` is where its service listens (`cmd.<service>.<verb>`)."""
+class Ask(Message):
+    """What one service asks of another. `subject` is where it is answered, with a `reply`."""
 
     subject: ClassVar[str]
     reply: ClassVar[type[Reply]]
 
 
-class Query(Message):
-    """A question without effect. `subject` is where it is answered (`qry.<service>.<question>`)."""
+class Command(Ask):
+    """A wish, in the imperative, on `cmd.<service>.<verb>`."""
 
-    subject: ClassVar[str]
-    reply: ClassVar[type[Reply]]
+
+class Query(Ask):
+    """A question without effect, on `qry.<service>.<question>`."""

@@ -137,9 +137,7 @@ class Aggregate[C, S, E]:
         append = Append(
             stream, version, self._encode(events, decision), self._snapshot(version, after, state)
         )
-        claim = decision.claim
-        record = claim and IdempotencyRecord(claim.key, claim.fingerprint, done.reply, claim.ttl_s)
-        return Unit((append,), record), state, done
+        return Unit((append,), _record(decision.claim, done.reply)), state, done
 
     def _encode(self, events: Sequence[E], decision: Decision[S, E]) -> tuple[NewEvent, ...]:
         new = []
@@ -155,3 +153,9 @@ class Aggregate[C, S, E]:
         if codec is None or before // codec.every_events == after // codec.every_events:
             return None
         return Snapshot(after, codec.schema, codec.dump(state))
+
+
+def _record(claim: Claim | None, reply: bytes) -> IdempotencyRecord | None:
+    if claim is None:
+        return None
+    return IdempotencyRecord(claim.key, claim.fingerprint, reply, claim.ttl_s)

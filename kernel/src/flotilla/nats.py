@@ -16,15 +16,17 @@ import asyncio
 import logging
 import re
 import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import ParseResult, urlsplit
 
 import nats.errors
 import structlog
 from faststream.nats import NatsBroker
-from nats.aio.client import Client, Srv
+from nats.aio.client import PING_PROTO, Client, Srv
 from nats.aio.msg import Msg
 from nats.aio.transport import TcpTransport
 
@@ -102,6 +104,16 @@ async def connect(url: str, *, name: str) -> Client:
     return client
 
 
+@asynccontextmanager
+async def connected(url: str, *, name: str) -> AsyncIterator[Client]:
+    """Lend a connection that heals for as long as the block runs. Raises as `connect`."""
+    client = await connect(url, name=name)
+    try:
+        yield client
+    finally:
+        await close(client)
+
+
 async def close(client: Client) -> None:
     """Close at once, whatever state the connection is in, within two seconds."""
     if client.is_closed:
@@ -109,7 +121,7 @@ async def close(client: Client) -> None:
     try:
         async with asyncio.timeout(_CLOSE_TIMEOUT_S):
             await client.close()
-    except (TimeoutError, OSError, nats.errors.Error) as error:
+    except (OSError, nats.errors.Error) as error:  # a TimeoutError is an OSError
         log.warning("nats.close_failed", error=repr(error))
 
 
@@ -121,21 +133,37 @@ class ArrivedMsg(Msg):
     """By the event loop's clock, which `asyncio.timeout_at` goes by."""
 
 
+class _Transport(TcpTransport):
+    """A socket that notices that nobody is there."""
+
+    def __bool__(self) -> bool:
+        return True  # nats-py would replace one that is not connected yet
+
+    async def connect(self, uri: ParseResult, buffer_size: int, connect_timeout: int) -> None:
+        await super().connect(uri, buffer_size, connect_timeout)
+        writer = self._io_writer
+        if writer is not None and hasattr(socket, "TCP_USER_TIMEOUT"):
+            # Pings alone do not notice a peer that is gone while bytes of ours are on their way.
+            writer.get_extra_info("socket").setsockopt(
+                socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SILENCE_MAX_MS
+            )
+
+    def writelines(self, payload: list[bytes]) -> None:
+        if self._io_writer is None or self._io_writer.is_closing():
+            # asyncio raises a TypeError here (3.13.0), which nobody takes for a lost connection.
+            raise ConnectionResetError("the connection is closed")
+        self._io_writer.writelines(payload)
+
+
 class _Client(Client):
     """nats-py's client, minus what makes it deaf or dead. Each override has a test."""
 
     msg_class = ArrivedMsg
 
     async def _connect_to_server(self, s: Srv) -> None:
+        if not self._transport and s.uri.scheme not in {"ws", "wss"}:
+            self._transport = _Transport()  # type: ignore[no-untyped-call]
         await super()._connect_to_server(s)
-        transport = self._transport
-        if isinstance(transport, TcpTransport) and hasattr(socket, "TCP_USER_TIMEOUT"):
-            # Pings alone do not notice a peer that is gone while bytes of ours are on their way.
-            writer = transport._io_writer  # noqa: SLF001 - nats-py shows its socket nowhere else
-            assert writer is not None  # noqa: S101 - it was just connected
-            writer.get_extra_info("socket").setsockopt(
-                socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SILENCE_MAX_MS
-            )
 
     async def _process_err(self, err_msg: str) -> None:
         # nats-py closes for good here, on errors that a later connection would not see again.
@@ -147,6 +175,20 @@ class _Client(Client):
         log.error("nats.refused", name=self.options["name"], error=err_msg)
         self._err = error
         await self._process_op_err(error)
+
+    async def _send_ping(self, future: asyncio.Future[bool] | None = None) -> None:
+        # nats-py writes the PING past what is still buffered, so that the PONG that `flush` and
+        # `drain` wait for says nothing about the SUB or UNSUB before it.
+        self._pongs.append(future or asyncio.get_running_loop().create_future())
+        await self._send_command(PING_PROTO)
+        await self._flush_pending()
+
+    async def _close(self, status: int, do_cbs: bool = True) -> None:
+        if not self.is_connected:
+            # Nobody can take what is still buffered, and trying to write it would end the closing.
+            self._pending.clear()
+            self._pending_data_size = 0
+        await super()._close(status, do_cbs)
 
     async def on_error(self, error: Exception) -> None:
         """Log; loudly only what is not part of an outage that was logged already."""
@@ -182,7 +224,7 @@ class FleetBroker(NatsBroker):
             serializer=None,
             decoder=_undecoded,
             # Its lines a message are for debugging; its own handler would not write like ours.
-            logger=logging.getLogger("faststream"),
+            logger=logging.getLogger("flotilla.faststream"),
             log_level=logging.DEBUG,
         )
         self._url = url
@@ -204,7 +246,11 @@ class FleetBroker(NatsBroker):
         try:
             async with asyncio.timeout(STOP_TIMEOUT_S):
                 await super().stop(exc_type, exc_val, exc_tb)
-        except (TimeoutError, nats.errors.Error, ExceptionGroup) as error:
+        except (
+            OSError,
+            nats.errors.Error,
+            ExceptionGroup,
+        ) as error:  # a TimeoutError is an OSError
             log.warning("nats.stop_incomplete", name=self._name, error=repr(error))
         finally:
             if client is not None:

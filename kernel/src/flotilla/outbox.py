@@ -31,7 +31,8 @@ class LogStatus:
     """Where a log stands, computed from the table alone and by the store's clock."""
 
     committed: int
-    """Events committed so far, published or not: the head that projections are measured against."""
+    """Events committed so far, published or not: the head that projections are measured against.
+    Offsets are dense, so it is the last offset and what waits."""
     offset: Offset
     """The last offset given."""
     waiting: int

@@ -7,13 +7,14 @@ A projection is one module: tables, apply, queries, and the staleness it allows 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 from flotilla.errors import Conflict
 from flotilla.outbox import Offset
 from flotilla.store import StreamId, Version
 
-type Row = tuple[object, ...]
+type Row = tuple[Any, ...]
+"""A row of a query, or of parameters: what the SQL says."""
 
 
 class Fenced(Conflict):

@@ -37,6 +37,8 @@ class Bindings:
     chance: random.Random
     services: tuple[str, ...]
     """All services of the topology, by name, wherever they run."""
+    logs: tuple[str, ...]
+    """The services among `stores` that publish a log."""
     http: HttpBinding | None = None
 
 

@@ -209,9 +209,9 @@ def _uv() -> Check:
 
 
 def _nearest(data: Path) -> Path:
-    """Return the folder itself, or the first one above it that exists."""
+    """Return the path itself, or the first one above it that exists."""
     path = data.resolve()
-    return next((folder for folder in (path, *path.parents) if folder.is_dir()), Path("/"))
+    return next(step for step in (path, *path.parents) if step.exists())
 
 
 def _version(program: str | None) -> tuple[int, ...]:

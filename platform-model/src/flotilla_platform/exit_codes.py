@@ -5,6 +5,7 @@ The numbers are stable: scripts, supervisors and tests depend on them.
 
 from collections.abc import Iterator
 from enum import IntEnum
+from typing import Self
 
 from flotilla.embedded import EmbeddedError
 from flotilla.errors import Corrupt, Unavailable
@@ -16,7 +17,7 @@ class ExitCode(IntEnum):
 
     meaning: str
 
-    def __new__(cls, value: int, meaning: str) -> "ExitCode":
+    def __new__(cls, value: int, meaning: str) -> Self:
         """Make a member from its number and its meaning."""
         member = int.__new__(cls, value)
         member._value_ = value
@@ -27,7 +28,7 @@ class ExitCode(IntEnum):
     UNEXPECTED = 1, "a mistake of flotilla's own: run again with --debug and report it"
     USAGE = 2, "the command line is wrong: unknown topology, bad port, unknown option"
     MODEL_INVALID = 3, "the platform model has mistakes: each is named with file:line:column"
-    DATA_DIRECTORY = 4, "the data directory is in use, damaged, not writable or another topology's"
+    DATA_DIRECTORY = 4, "the data directory is in use, damaged or another topology's"
     PORT_TAKEN = 5, "a port is used by another program"
     SERVER_FAILED = 6, "an embedded server is missing, or did not start"
     NOT_RUNNING = 7, "nothing is running in this data directory"
@@ -50,7 +51,8 @@ class ServiceFailed(Failure):
 
     def __init__(self, service: str, what: str, cause: BaseException | None) -> None:
         causes = list(_leaves(cause)) if cause is not None else []
-        code = next((c for c in map(_code_of, causes) if c is not None), ExitCode.SERVICE_FAILED)
+        codes = set(map(_code_of, causes)) & {ExitCode.PORT_TAKEN, ExitCode.DATA_DIRECTORY}
+        code = min(filter(None, codes), default=ExitCode.SERVICE_FAILED)
         said = "; ".join(dict.fromkeys(_said(leaf) for leaf in causes)) or "it said nothing"
         super().__init__(code, f"the service {service!r} {what}: {said}")
 

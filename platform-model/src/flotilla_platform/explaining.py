@@ -48,7 +48,9 @@ def _place(mistake: Mistake) -> tuple[int, int]:
     return mistake.position.line, mistake.position.column
 
 
-def _explain(document: Document, kind: type[BaseModel], error: ValidationError) -> Iterator[Mistake]:
+def _explain(
+    document: Document, kind: type[BaseModel], error: ValidationError
+) -> Iterator[Mistake]:
     details = error.errors(include_url=False)
     misspelt = {
         (*detail["loc"][:-1], meant)
@@ -56,8 +58,13 @@ def _explain(document: Document, kind: type[BaseModel], error: ValidationError) 
         if detail["type"] == "extra_forbidden"
         and (meant := did_you_mean(detail["loc"][-1], _keys(kind, detail["loc"][:-1])))
     }
-    for detail in details:
-        if detail["type"] != "missing" or detail["loc"] not in misspelt:  # one mistake, one line
+    for detail in details:  # one mistake, one line
+        steps = detail["loc"]
+        told = detail["type"] == "missing" and steps in misspelt
+        inner = (other["loc"] for other in details if len(other["loc"]) > len(steps))
+        # pydantic calls a list too short whose items have mistakes
+        told |= detail["type"] == "too_short" and any(i[: len(steps)] == steps for i in inner)
+        if not told:
             yield _mistake(document, kind, detail)
 
 

@@ -7,9 +7,10 @@ Nothing here decides *whether* to end quickly: `shutdown` holds the clock from t
 """
 
 import asyncio
+import os
 import random
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from flotilla_platform.planning import Plan, check_port
 from flotilla_platform.runtime import Runtime
 from flotilla_platform.shutdown import Shutdown
 
-import os
+BUS_STOP_TIMEOUT_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,9 @@ async def _run(
     if plan.listens:
         check_port(plan.http)
     servers = await _start_servers(plan, directory.path, stack, shutdown)
-    bus = await stack.enter_async_context(_open_bus(servers.nats_url))
+    bus = await stack.enter_async_context(
+        _open_bus(servers.nats_url, name=plan.topology.deployables[0].name)
+    )
     services = _host(plan, servers, bus, clock)
     running = []
     for service in services:
@@ -98,9 +101,17 @@ async def _start_servers(
 
 
 @asynccontextmanager
-async def _open_bus(nats_url: str) -> AsyncIterator[Bus]:
-    async with NatsBus(nats_url) as remote:
+async def _open_bus(url: str, *, name: str) -> AsyncIterator[Bus]:
+    """Yield a bus that serves here and over NATS, and calls what is here without a detour."""
+    remote = NatsBus(url, name=name)
+    try:
+        await remote.start()
         yield RoutedBus(LocalBus(), remote)
+    finally:
+        # It would let requests finish for longer than we have; their services ended before it.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(BUS_STOP_TIMEOUT_S):
+                await remote.stop()
 
 
 def _host(plan: Plan, servers: Servers, bus: Bus, clock: Clock) -> list[HostedService]:
@@ -112,6 +123,7 @@ def _host(plan: Plan, servers: Servers, bus: Bus, clock: Clock) -> list[HostedSe
         ids=uuid7,
         chance=random.Random(),  # noqa: S311 - jitter, not secrets
         services=plan.topology.services,
+        logs=plan.logs,
     )
     listening = replace(bindings, http=plan.http)
     return [
@@ -132,7 +144,7 @@ def _describe(
         docs=f"{api}/docs" if api else None,
         nats_url=servers.nats_url,
         stores=servers.stores,
-        logs=tuple(service.name for service, _ in plan.services if service.log),
+        logs=plan.logs,
         views=tuple(service.name for service, _ in plan.services if "views" in service.needs),
         started_at=clock.now(),
     )

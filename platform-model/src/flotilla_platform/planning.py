@@ -21,7 +21,12 @@ class Plan:
     data: Path
     http: HttpBinding
     services: tuple[tuple[Service, Compose], ...]
-    """In the order in which they start: those that listen come last, when all they need is there."""
+    """In the order in which they start: those that listen come last, when the others are there."""
+
+    @property
+    def logs(self) -> tuple[str, ...]:
+        """Return the services that publish a log."""
+        return tuple(service.name for service, _ in self.services if service.log is not None)
 
     @property
     def listens(self) -> bool:
@@ -51,8 +56,14 @@ def make_plan(platform: Platform, topology: Topology, data: Path, http: HttpBind
 
     Raises:
         ModelInvalid: an entrypoint leads nowhere.
+        Failure: the data directory cannot be part of a store's URL.
 
     """
+    if set(str(data.resolve())) & set("?#"):
+        raise Failure(
+            ExitCode.DATA_DIRECTORY,
+            f"{data.resolve()} has a ? or # in its name: choose another directory with --data",
+        )
     services = [platform.services[name] for name in topology.deployables[0].services]
     ordered = sorted(services, key=lambda service: "http" in service.needs)
     loaded = tuple((s, _import(s.entrypoint, platform.entrypoints[s.name])) for s in ordered)
@@ -91,12 +102,17 @@ def _import(entrypoint: str, written: Position) -> Compose:
     try:
         module = importlib.import_module(module_name)
     except ImportError as error:
+        absent = isinstance(error, ModuleNotFoundError) and f"{module_name}.".startswith(
+            f"{error.name}."
+        )
         raise ModelInvalid(
             [
                 Mistake(
                     written,
                     f"the entrypoint {entrypoint!r} cannot be imported: {error}",
-                    "install its package, or correct the entrypoint",
+                    "install its package, or correct the entrypoint"
+                    if absent
+                    else "repair what it imports (--debug shows where)",
                 )
             ]
         ) from error

@@ -47,7 +47,7 @@ def find_model() -> Path:
     A wheel carries it beside this module; in a checkout it is the member's own folder.
     """
     here = Path(__file__).resolve()
-    packaged = here.with_name("model")
+    packaged = here.with_name("shipped")
     return packaged if packaged.is_dir() else here.parents[2]
 
 
@@ -110,16 +110,17 @@ def _read_folder[T: Service | Topology](
 
 
 def _files(folder: Path) -> list[Path]:
-    return sorted(folder.glob("*.yaml"))
+    return sorted(folder.glob("*.yaml"), key=lambda file: file.stem)
 
 
 def _check_service(read: Read[Service]) -> Iterator[Mistake]:
     service, document = read.part, read.document
-    if service.log not in (None, service.name):
+    name = document.file.stem  # a wrong name is a mistake of its own
+    if service.log not in (None, name):
         yield Mistake(
             document.at("log"),
             f"the log {service.log!r} is not named after the service that publishes it",
-            f"write `log: {service.name}`",
+            f"write `log: {name}`",
         )
     if service.log is not None and "store" not in service.needs:
         yield Mistake(
@@ -132,9 +133,7 @@ def _check_service(read: Read[Service]) -> Iterator[Mistake]:
         yield Mistake(document.at("needs", index), f"{need!r} is here twice", "remove one of them")
 
 
-def _check_topology(
-    read: Read[Topology], known: Mapping[str, Service | None]
-) -> Iterator[Mistake]:
+def _check_topology(read: Read[Topology], known: Mapping[str, Service | None]) -> Iterator[Mistake]:
     """Check one topology; a known service is None where its own file has mistakes."""
     topology, document = read.part, read.document
     for index, deployable in enumerate(topology.deployables[1:], start=1):

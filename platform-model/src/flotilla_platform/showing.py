@@ -115,7 +115,7 @@ def _table(*columns: str) -> Table:
 def _mark(check: Check) -> Text:
     if check.ok:
         return Text("✓", style="green")
-    return Text("✗", style="red") if check.required else Text("–", style="yellow")
+    return Text("✗", style="red") if check.required else Text("!", style="yellow")
 
 
 def _seconds(value: float | None, limit: float) -> Text:

@@ -35,7 +35,7 @@ _STDERR = 2
 
 
 class Shutdown:
-    """The end of this process; make it in the main thread, inside the task that starts the fleet."""
+    """How this process ends. Make it in the main thread, in the task that starts the fleet."""
 
     def __init__(self) -> None:
         self.wanted = asyncio.Event()

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from typing import Literal
 
-import nats
 import nats.errors
 from nats.aio.client import Client
 from nats.js.errors import NotFoundError
@@ -28,6 +27,8 @@ LAG_MAX_S = 10.0
 
 _STORE_TIMEOUT_S = 5.0
 _BROKER_TIMEOUT_S = 1.5
+_UNREADABLE = (KernelError, OSError, KeyError, ValueError)
+"""What opening and reading a store may raise: none of it may hide what the other stores say."""
 
 
 class LogRow(BaseModel):
@@ -74,7 +75,7 @@ class Status(BaseModel):
     broker_reachable: bool
     lag_max_s: float
     healthy: bool
-    """Whether everything can be read, the broker answers, and nothing lags more than `lag_max_s`."""
+    """Everything can be read, the broker answers, and nothing lags more than `lag_max_s`."""
     problems: tuple[str, ...]
     """Why it is not healthy, in words."""
     logs: tuple[LogRow, ...]
@@ -98,7 +99,7 @@ async def read_status(runtime: Runtime, clock: Clock, *, lag_max_s: float = LAG_
                     )
                     logs[name] = await store.status()
                     stores[name] = store
-            except (KernelError, OSError, KeyError) as error:
+            except _UNREADABLE as error:
                 problems.append(f"the store of {name!r} cannot be read: {error}")
         projections = await _read_projections(runtime, stores, logs, clock, problems)
     rows = tuple(_log_row(name, status, sequences) for name, status in logs.items())
@@ -138,7 +139,7 @@ async def _read_projections(
                             projection, (log, logs.get(log), stores.get(log)), checkpoint, clock
                         )
                     )
-        except (KernelError, OSError, KeyError) as error:
+        except _UNREADABLE as error:
             problems.append(f"the read models of {name!r} cannot be read: {error}")
     return tuple(rows)
 

@@ -11,10 +11,13 @@ from flotilla import (
     Aggregate,
     Bindings,
     ContractCodec,
+    Decision,
+    Done,
     GroupCommitter,
     Health,
     Lanes,
     Running,
+    StreamId,
     execute,
 )
 from flotilla.background import background
@@ -23,6 +26,7 @@ from flotilla.health import serve_health
 from flotilla.nats import connected
 from flotilla.observe import observed
 from flotilla.stores import open_store
+from flotilla.telemetry import span
 from flotilla_contracts.counter import COMMANDS, EVENTS, SERVICE, GetCounterHistory
 from flotilla_contracts.health import health_subject
 from flotilla_contracts.wire import doorbell_subject
@@ -60,7 +64,9 @@ async def compose(bindings: Bindings) -> AsyncIterator[Running]:
         connected(bindings.nats_url, name=NAME) as nats,
     ):
         bell = Doorbell(nats, doorbell_subject(SERVICE))
-        committer = GroupCommitter(store, on_commit=lambda _: bell.ring())
+        committer = GroupCommitter(
+            store, on_commit=lambda _: bell.ring(), flights_max=store.flights_max
+        )
         rules = decider(Bounds(settings.lower_bound, settings.upper_bound))
         aggregate: Aggregate[Command, Counter, Event] = Aggregate(
             rules,
@@ -73,7 +79,12 @@ async def compose(bindings: Bindings) -> AsyncIterator[Running]:
             CounterSnapshots(settings.snapshot_every_events),
         )
         lanes = Lanes(partial(execute, aggregate))
-        counters = Counters(rules, lanes.settle, store, settings.idempotency_ttl_s)
+
+        async def settle(stream: StreamId, decision: Decision[Counter, Event]) -> Done:
+            with span("commit", stream=stream):
+                return await lanes.settle(stream, decision)
+
+        counters = Counters(rules, settle, store, settings.idempotency_ttl_s)
         for command in COMMANDS:
             await bindings.bus.serve(command.subject, observed(counters.command_handler(command)))
         await bindings.bus.serve(GetCounterHistory.subject, observed(counters.history))

@@ -1,0 +1,1 @@
+"""REST in front of the fleet: HTTP in, contract messages out, replies back to the byte."""

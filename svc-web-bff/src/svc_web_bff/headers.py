@@ -1,7 +1,7 @@
 """What request headers may say: one function a header, each with its own refusal.
 
-None of these headers may be repeated: two tenants or two keys in one request are somebody's mistake,
-or somebody's trick on a proxy that reads the other one.
+None of these headers may be repeated: two tenants or two keys in one request are somebody's
+mistake, or somebody's trick on a proxy that reads the other one.
 """
 
 import re
@@ -30,9 +30,10 @@ IDENTIFIER_RULE = "1 to 64 of letters, digits, '.', '_', '-', and not dots alone
 class Headers:
     """The headers of one request, by lower-case name."""
 
-    __slots__ = ("_repeated", "_values")
+    __slots__ = ("_raw", "_repeated", "_values")
 
     def __init__(self, raw: Iterable[tuple[bytes, bytes]]) -> None:
+        self._raw = raw
         self._values: dict[bytes, bytes] = {}
         self._repeated: set[bytes] | None = None
         for name, value in raw:
@@ -51,10 +52,10 @@ class Headers:
             raise _refused(code, name, "it may be sent only once")
         return self.get(name)
 
-    def joined(self, name: bytes, raw: Iterable[tuple[bytes, bytes]]) -> str | None:
+    def joined(self, name: bytes) -> str | None:
         """Return all values of a list header as one (`a, b`), or None."""
         if self._repeated and name in self._repeated:
-            return ", ".join(value.decode("latin-1") for key, value in raw if key == name)
+            return ", ".join(value.decode("latin-1") for key, value in self._raw if key == name)
         return self.get(name)
 
 

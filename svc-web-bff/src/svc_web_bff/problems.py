@@ -4,7 +4,7 @@ what was raised                  what the caller gets
 Refusal     (we said no)         its code
 Rejected    (a service said no)  its code; 409 when this build does not know the code
 Conflict                         409, retry
-Unavailable                      503 with Retry-After
+Unavailable                      503 with Retry-After; 500 when it was a service's bug
 Corrupt                          500 `corrupt`, without details
 HTTPException (the framework)    404, 405 or 422
 anything else                    500 `internal`, without details; the log has the traceback
@@ -24,6 +24,11 @@ from svc_web_bff.reply import NO_STORE, Header, Reply, shown
 
 PROBLEM_JSON = b"application/problem+json"
 ERRORS_MAX = 10
+
+_UNKNOWN = (
+    "a command may or may not have been executed: retrying it with the same Idempotency-Key is safe"
+)
+_INTERNAL = f"the log knows more, by X-Correlation-Id; {_UNKNOWN}"
 
 _log = structlog.get_logger(__name__)
 
@@ -91,9 +96,7 @@ def _problem(error: Exception) -> Problem:
             return Problem.of(ErrorCode.INVALID_REQUEST, shown(error.detail))
         case _:
             _log.error("request failed", exc_info=error)
-            return Problem.of(
-                ErrorCode.INTERNAL, "nothing is known to have changed; X-Correlation-Id finds it"
-            )
+            return Problem.of(ErrorCode.INTERNAL, _INTERNAL)
 
 
 def _kernel_problem(error: KernelError) -> Problem:
@@ -108,11 +111,9 @@ def _kernel_problem(error: KernelError) -> Problem:
         _log.warning("a service is unavailable", code=error.code, reason=str(error))
         if code is ErrorCode.VIEW_BEHIND:
             return Problem.of(code, "retry, or ask without X-Consistency-Token")
-        return Problem.of(
-            ErrorCode.UNAVAILABLE,
-            "no answer in time; a command may or may not have been executed:"
-            " retry it with the same Idempotency-Key",
-        )
+        if code is ErrorCode.INTERNAL:  # a handler's bug: retrying at once would only repeat it
+            return Problem.of(code, _INTERNAL)
+        return Problem.of(ErrorCode.UNAVAILABLE, f"no answer in time; {_UNKNOWN}")
     return Problem.of(ErrorCode.CONFLICT, "nothing was changed; retry")
 
 

@@ -2,7 +2,6 @@
 
 import difflib
 import os
-from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError
@@ -47,24 +46,19 @@ class Settings(BaseSettings):
     """How long requests under way may take when the service stops; the rest get a 503."""
 
 
-def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
-    """Return the settings.
+def load_settings() -> Settings:
+    """Return the settings of this process.
 
     Raises:
         StartRefused: a variable with our prefix is unknown or has a value that is not allowed.
 
     """
-    found = os.environ if environ is None else environ  # noqa: TID251 - this is settings.py
-    given = {
-        key.upper().removeprefix(PREFIX).lower(): value
-        for key, value in found.items()
-        if key.upper().startswith(PREFIX)
-    }
-    for name in given:
-        if name not in Settings.model_fields:
+    for key in os.environ:  # noqa: TID251 - this is settings.py
+        name = key.upper().removeprefix(PREFIX).lower()
+        if key.upper().startswith(PREFIX) and name not in Settings.model_fields:
             raise StartRefused("setting-unknown", _did_you_mean(name))
     try:
-        return Settings.model_validate(given)
+        return Settings()
     except ValidationError as error:
         wrong = "; ".join(
             f"{PREFIX}{str(line['loc'][0]).upper()}: {line['msg']}" for line in error.errors()

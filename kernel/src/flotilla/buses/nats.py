@@ -1,4 +1,4 @@
-"""The bus over NATS: requests in queue groups, one per service, answered by FastStream subscribers.
+"""The bus over NATS: requests in queue groups, one per service, taken by FastStream subscribers.
 
     request() --headers, body--> [queue group <service>] --worker--> LocalBus.request --> handler
         ^                                                               |
@@ -11,9 +11,14 @@ Header values are percent-encoded UTF-8: no key of a caller can end a line or be
     what fails                               the caller gets, and what it may conclude
     no connection                            Unavailable at once; not sent
     nobody serves the subject                Unavailable at once; not executed
+    the server has too many to answer        Unavailable at once; not executed
+    no worker is free until the deadline     Unavailable at the deadline; not executed
     server or broker dies, answer is lost    Unavailable at the deadline; unknown
-    all workers busy until the deadline      Unavailable at the deadline; not executed
     body or headers do not fit               Rejected at once; not sent
+
+FastStream subscribes and hands messages over; running them side by side and publishing answers is
+done here. Its own `max_workers` takes three times the CPU, drops what arrives while it stops, and
+ends all its workers when one awaits something that was cancelled.
 """
 
 import asyncio
@@ -26,9 +31,9 @@ from urllib.parse import quote, unquote
 
 import nats.errors
 import structlog
-from faststream.exceptions import SkipMessage
-from faststream.nats import NatsMessage, NatsResponse
-from faststream.nats.subscriber.usecases import ConcurrentCoreSubscriber
+from faststream import AckPolicy
+from faststream.nats import NatsMessage
+from faststream.nats.subscriber.usecases import CoreSubscriber
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
@@ -47,14 +52,13 @@ from flotilla.nats import ArrivedMsg, FleetBroker
 
 WORKERS_MAX = 512
 """Handlers running at the same time, for each subject and process."""
-WAITING_MAX = 8192
-"""Requests waiting for a worker, for each subject and process; further ones are dropped."""
+UNANSWERED_MAX = 8192
+"""Requests that a process has taken and not answered yet; further ones are refused."""
 HEADERS_SIZE_MAX_BYTES = 16_384
 SERVE_TIMEOUT_S = 5.0
 DRAIN_TIMEOUT_S = 10.0
 """How long `stop` lets handlers finish what they have begun."""
 
-_DRAIN_POLL_S = 0.01
 _ERROR, _VERSION, _REPLAYED = "flotilla-error", "flotilla-version", "flotilla-replayed"
 # Printable ASCII but the escape itself; white space is encoded since clients trim it.
 _SAFE = "!\"#$&'()*+,/:;<=>?@[\\]^`{|}"
@@ -68,29 +72,43 @@ class NatsBus:
     Heals by itself after the broker was gone: subscriptions come back, later requests work.
     """
 
-    def __init__(self, url: str, *, name: str, workers_max: int = WORKERS_MAX) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        name: str,
+        workers_max: int = WORKERS_MAX,
+        unanswered_max: int = UNANSWERED_MAX,
+    ) -> None:
         """`name` is the deployable's, for the connection and its inboxes (`flotilla.nats`)."""
-        if workers_max < 2:  # noqa: PLR2004 - FastStream's word for "one after the other" is 1
-            raise ValueError("a bus needs two workers or more to be concurrent")
         self._broker = FleetBroker(url, name=name)
         self._client: Client | None = None
         self._local = LocalBus()
-        self._subscribers: list[ConcurrentCoreSubscriber] = []
+        self._subscribers: list[CoreSubscriber] = []
+        self._workers: dict[str, asyncio.Semaphore] = {}
         self._workers_max = workers_max
+        self._unanswered: set[asyncio.Task[None]] = set()
+        self._unanswered_max = unanswered_max
 
     async def start(self) -> None:
         """Connect. Raises `Unavailable` when there is no server."""
         self._client = await self._broker.connect()
 
     async def stop(self) -> None:
-        """Take no new requests, finish those that were taken, disconnect; all in bounded time."""
+        """Take no new requests, finish those that were taken, disconnect; all in bounded time.
+
+        A stopped bus is not started again.
+        """
         try:
             async with asyncio.timeout(DRAIN_TIMEOUT_S):
-                await asyncio.gather(*(self._drain(each) for each in self._subscribers))
-        except (TimeoutError, nats.errors.Error) as error:
-            log.warning("bus.requests_abandoned", error=repr(error))
+                await asyncio.gather(*(_unsubscribe(each) for each in self._subscribers))
+                if self._unanswered:
+                    await asyncio.wait(self._unanswered)
+        except (OSError, nats.errors.Error) as error:  # a TimeoutError is an OSError
+            log.warning("bus.stop_incomplete", left=len(self._unanswered), error=repr(error))
         finally:
-            self._subscribers.clear()
+            for task in self._unanswered:
+                task.cancel()
             await self._broker.stop()
             self._client = None
 
@@ -120,18 +138,19 @@ class NatsBus:
         await self._local.serve(subject, handler)
         if known:
             return
+        self._workers[subject] = asyncio.Semaphore(self._workers_max)
         subscriber = self._broker.subscriber(
             subject,
             queue=service_of(subject),
-            max_workers=self._workers_max,
-            pending_msgs_limit=WAITING_MAX,
+            ack_policy=AckPolicy.MANUAL,  # there is nothing to acknowledge
+            no_reply=True,  # `_respond` does, when the answer is there
         )
         subscriber(self._take)
         self._subscribers.append(subscriber)
         await subscriber.start()
         try:
             await client.flush(timeout=SERVE_TIMEOUT_S)  # type: ignore[arg-type] # any number works
-        except nats.errors.Error as error:
+        except (nats.errors.Error, OSError) as error:
             raise Unavailable(f"NATS did not confirm that we answer {subject}") from error
 
     async def request(self, request: Request) -> Answer:
@@ -148,7 +167,7 @@ class NatsBus:
             raise Unavailable(f"nobody answers {subject}") from error
         except TimeoutError as error:
             raise Unavailable(f"no answer from {subject} within {timeout_s:g} s") from error
-        except nats.errors.Error as error:
+        except (nats.errors.Error, OSError) as error:
             raise Unavailable(f"cannot ask {subject}: {error}") from error
         return _answer(reply)
 
@@ -158,39 +177,55 @@ class NatsBus:
             raise Unavailable("not connected to NATS")
         return self._client
 
-    async def _take(self, message: NatsMessage) -> NatsResponse:
-        """Answer one request, in a worker. Whatever is raised in here is an error that travels."""
+    async def _take(self, message: NatsMessage) -> None:
+        """Take one request from the subscription, and be ready for the next at once."""
+        if len(self._unanswered) >= self._unanswered_max:
+            busy = Unavailable(f"{len(self._unanswered)} requests are waiting here; back off")
+            await self._respond(message.raw_message, *_refusal(busy))
+            return
+        task = asyncio.create_task(self._work(message.raw_message))
+        self._unanswered.add(task)
+        task.add_done_callback(self._unanswered.discard)
+
+    async def _work(self, message: Msg) -> None:
+        """Answer one request, unless nobody waits for it any more when its turn has come."""
         try:
-            context = Context.from_headers(_decoded(message.headers))
-            left_s = context.timeout_s - _age_s(message.raw_message)
-            if not left_s > 0:
-                raise SkipMessage  # nobody waits any more, and nothing must happen now
-            answer = await self._local.request(
-                Request(
-                    message.raw_message.subject, message.body, replace(context, timeout_s=left_s)
-                )
-            )
+            context = Context.from_headers(_decoded(message.headers or {}))
+            async with self._workers[message.subject]:
+                left_s = context.timeout_s - _age_s(message)
+                if not left_s > 0:
+                    return
+                mine = Request(message.subject, message.data, replace(context, timeout_s=left_s))
+                answer = await self._local.request(mine)
         except KernelError as error:
-            fields = error_fields(error)
-            return NatsResponse(
-                json.dumps(fields).encode(),
-                headers=_encoded({_ERROR: f"{fields['family']}/{fields['code']}"}),
-            )
+            await self._respond(message, *_refusal(error))
+            return
         headers = {_REPLAYED: "true"} if answer.replayed else {}
         if answer.version is not None:
             headers[_VERSION] = str(answer.version)
-        return NatsResponse(answer.body, headers=headers)
+        await self._respond(message, answer.body, headers)
 
-    async def _drain(self, subscriber: ConcurrentCoreSubscriber) -> None:
-        """Unsubscribe first: FastStream's own order drops what arrives while it waits."""
-        subscription, subscriber.subscription = subscriber.subscription, None
-        if subscription is not None:
-            await subscription.drain()  # type: ignore[no-untyped-call]
-        idle = False
-        while not idle:
-            await asyncio.sleep(_DRAIN_POLL_S)
-            handed_over = subscriber.receive_stream.statistics().current_buffer_used
-            idle = not handed_over and subscriber.limiter.value == self._workers_max
+    async def _respond(self, message: Msg, body: bytes, headers: Mapping[str, str]) -> None:
+        if self._client is None or not message.reply:
+            return
+        try:
+            # During an outage this goes to the client's buffer, and out when the broker is back.
+            await self._client.publish(message.reply, body, headers=dict(headers) or None)
+        except (nats.errors.Error, OSError) as error:
+            log.warning("bus.answer_lost", subject=message.subject, error=repr(error))
+
+
+async def _unsubscribe(subscriber: CoreSubscriber) -> None:
+    """Take what is on its way, then no more. FastStream's own order loses what is on its way."""
+    subscription, subscriber.subscription = subscriber.subscription, None
+    if subscription is not None:
+        await subscription.drain()  # type: ignore[no-untyped-call]
+
+
+def _refusal(error: KernelError) -> tuple[bytes, dict[str, str]]:
+    """Return an error as it travels: body and headers."""
+    fields = error_fields(error)
+    return json.dumps(fields).encode(), _encoded({_ERROR: f"{error.family}/{error.code}"})
 
 
 def _age_s(message: Msg) -> float:

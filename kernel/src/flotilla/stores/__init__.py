@@ -16,6 +16,9 @@ from flotilla.store import EventStore
 class ServiceStore(EventStore, Outbox, Protocol):
     """A service's events and their outbox: one database, one transaction."""
 
+    flights_max: int
+    """How many commits at a time are worth having in flight (see `GroupCommitter`)."""
+
 
 @asynccontextmanager
 async def open_store(url: str, *, service: str) -> AsyncIterator[ServiceStore]:

@@ -40,6 +40,8 @@ class _Remembered:
 class MemoryStore:
     """Keeps every promise of the contract except surviving the process."""
 
+    flights_max: int = 1
+
     _by_url: ClassVar[dict[str, "MemoryStore"]] = {}
 
     def __init__(self, clock: Clock | None = None) -> None:

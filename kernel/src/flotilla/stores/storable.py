@@ -15,6 +15,7 @@ class Unstorable(Rejected):
 def check_storable(unit: Unit) -> None:
     """Raise `Unstorable` when the unit cannot be stored everywhere."""
     texts = [text for append in unit.appends for text in (append.stream, *_texts(append.events))]
+    texts += [append.snapshot.state for append in unit.appends if append.snapshot]
     if unit.record:
         claim = unit.record.claim
         texts += [claim.tenant, claim.scope, claim.key]
@@ -29,6 +30,8 @@ def check_storable(unit: Unit) -> None:
 
 def _texts(events: Iterable[NewEvent]) -> Iterable[str]:
     for event in events:
+        yield event.event_id
         yield event.type
         yield event.payload
+        yield from event.metadata
         yield from event.metadata.values()

@@ -6,6 +6,7 @@ it declares in its type and is tested to refuse; nothing here skips.
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -267,6 +268,26 @@ class EventStoreContract:
         assert (['"good"'], []) == (await payloads(store, A), await payloads(store, B))
         claims = [record(k).claim for k in ("k1", "k2", "k4")]
         assert {"k1", "k4"} == {c.key for c in (await store.load(A, claims=claims)).replies}
+
+    @pytest.mark.parametrize("bad", ["\0", "\ud800"])
+    async def test_text_that_not_every_database_keeps_is_refused(
+        self, store: EventStore, bad: str
+    ) -> None:
+        """In any field: it would come back cut off, or make the stream unreadable."""
+        good = new_event()
+        units = [
+            Unit((Append(A, EMPTY, (replace(good, event_id=good.event_id + bad),)),)),
+            Unit((Append(A, EMPTY, (replace(good, payload=f'"{bad}"'),)),)),
+            Unit((Append(A, EMPTY, (replace(good, metadata={bad: "x"}),)),)),
+            Unit((Append(A, EMPTY, (replace(good, metadata={"x": bad}),)),)),
+            Unit((Append(A, EMPTY, (good,), Snapshot(Version(1), 1, bad)),)),
+            Unit((append(A, 0),), record(bad)),
+        ]
+
+        outcomes = await store.commit(units)
+
+        assert [Failed] * 6 == [type(outcome) for outcome in outcomes]
+        assert 0 == (await store.load(A)).version
 
     # Idempotency.
 

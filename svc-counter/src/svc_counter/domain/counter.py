@@ -10,6 +10,7 @@ from typing import assert_never
 
 from flotilla import Decider, Rejected
 from flotilla_contracts.counter import (
+    CounterCommand,
     CounterDecremented,
     CounterEvent,
     CounterIncremented,
@@ -23,7 +24,7 @@ from flotilla_contracts.errors import ErrorCode
 
 # What may be asked.
 
-Command = IncrementCounter | DecrementCounter | ResetCounter
+Command = CounterCommand
 
 
 # What may have happened.

@@ -82,7 +82,7 @@ class PostgresViews:
             projection,
             log,
         )
-        return Checkpoint(*rows[0]) if rows else Checkpoint(START)  # type: ignore[arg-type]
+        return Checkpoint(*rows[0]) if rows else Checkpoint(START)
 
     async def advance(
         self,
@@ -114,4 +114,4 @@ class PostgresViews:
         rows = await self.fetch(
             'select projection, log, "offset", recorded_at from projection_checkpoint order by 1, 2'
         )
-        return [(str(p), str(log), Checkpoint(o, at)) for p, log, o, at in rows]  # type: ignore[arg-type]
+        return [(str(p), str(log), Checkpoint(o, at)) for p, log, o, at in rows]

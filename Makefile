@@ -1,0 +1,82 @@
+# Two commands matter: `make run` and `make test`. Both do all their own set-up.
+# Needs Python >= 3.12, git and make; everything else comes from PyPI by name (no Docker, no database).
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+MEMBERS := contracts kernel platform-model svc-counter svc-outbox-relay svc-projector svc-web-bff
+
+TOPOLOGY ?= single
+PORT ?= 8080
+DATA ?= .flotilla/$(TOPOLOGY)
+
+# uv: the one on the machine, or one that we install for ourselves.
+TOOLS := $(CURDIR)/.tools
+UV := $(shell command -v uv 2>/dev/null || echo $(TOOLS)/bin/uv)
+VENV := .venv
+READY := $(VENV)/.ready
+RUN := $(VENV)/bin
+
+export UV_PYTHON_PREFERENCE ?= system
+# An environment that is active in the caller's shell is not ours.
+unexport VIRTUAL_ENV
+
+.PHONY: help run test check format generate status doctor clean setup test-members test-fleet
+
+help:  ## Show this.
+	@awk 'BEGIN {FS = ":.*##"} /^[a-z-]+:.*##/ {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "  Variables for run: PORT=8080 DATA=.flotilla/<topology> TOPOLOGY=single|single-postgres"
+
+run: $(READY)  ## Serve the fleet on http://127.0.0.1:8080 until Ctrl-C.
+	@exec $(RUN)/flotilla up --topology "$(TOPOLOGY)" --port "$(PORT)" --data "$(DATA)"
+
+status: $(READY)  ## Show logs and projections of the running fleet.
+	@exec $(RUN)/flotilla status --data "$(DATA)"
+
+doctor: $(READY)  ## Check this machine.
+	@exec $(RUN)/flotilla doctor
+
+test: test-members test-fleet  ## Run all tests: every member in isolation, then the fleet.
+
+test-members: $(READY)  ## Test every member in an environment that has its declared dependencies only.
+	@set -e; for member in $(MEMBERS); do \
+		package=$$(sed -n 's/^name = "\(.*\)"/\1/p' $$member/pyproject.toml | head -n 1); \
+		echo "== $$member ($$package)"; \
+		$(UV) run --locked --isolated --package $$package pytest -q $$member/tests; \
+	done
+
+test-fleet: $(READY)  ## Test the fleet from outside, on every topology.
+	@$(RUN)/python -m pytest tests
+
+check: $(READY)  ## Format, lint, strict types, import contracts, generated files fresh.
+	@$(UV) lock --check
+	@$(RUN)/ruff format --check .
+	@$(RUN)/ruff check .
+	@set -e; for part in $(MEMBERS) tests; do $(RUN)/mypy --no-error-summary $$part; done
+	@$(RUN)/lint-imports
+	@$(RUN)/python -m flotilla_contracts.generate --check
+	@$(RUN)/python -m svc_web_bff.openapi --check
+
+format: $(READY)  ## Format and mend what can be mended.
+	@$(RUN)/ruff format .
+	@$(RUN)/ruff check --fix .
+
+generate: $(READY)  ## Write the generated contract files again.
+	@$(RUN)/python -m flotilla_contracts.generate
+	@$(RUN)/python -m svc_web_bff.openapi
+
+setup: $(READY)  ## Only set up.
+
+clean:  ## Remove environments and caches; data stays.
+	rm -rf $(VENV) $(TOOLS) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+$(TOOLS)/bin/uv:
+	@echo "Installing uv into .tools (once)"
+	@python3 -m venv $(TOOLS)
+	@$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check uv
+
+# The interpreter: .python-version's if the machine has it, else any that is new enough.
+$(READY): uv.lock pyproject.toml $(MEMBERS:=/pyproject.toml) | $(UV)
+	@$(UV) python find --no-python-downloads 3.13 >/dev/null 2>&1 \
+		&& $(UV) sync --locked --all-packages --quiet \
+		|| $(UV) sync --locked --all-packages --quiet --python '>=3.12'
+	@touch $@

@@ -1,0 +1,63 @@
+"""Every metric of the fleet, by name: services fill them in, `/metrics` shows them.
+
+`flotilla_<what>_<unit>`, counters with `_total`. Labels are few and bounded: a log, a projection, a
+subject, an outcome; never a tenant, a stream or a key.
+"""
+
+from prometheus_client import Counter, Gauge, Histogram
+
+COMMIT_BATCH_UNITS = Histogram(
+    "flotilla_commit_batch_units",
+    "Units that one flush brought to the store.",
+    buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512),
+)
+COMMIT_UNITS = Counter(
+    "flotilla_commit_units_total",
+    "Units by outcome: committed, conflicted, replayed, reused, failed.",
+    ["outcome"],
+)
+
+COMMANDS = Counter(
+    "flotilla_commands_total",
+    "Commands by subject and result: ok, replayed, or the family of the error.",
+    ["subject", "result"],
+)
+COMMAND_DURATION_SECONDS = Histogram(
+    "flotilla_command_duration_seconds",
+    "From taking a command to its answer, at the side that handles it.",
+    ["subject"],
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
+)
+
+RELAY_EVENTS = Counter(
+    "flotilla_relay_events_total", "Events that the relay published, by log.", ["log"]
+)
+RELAY_HANDSHAKES = Counter(
+    "flotilla_relay_handshakes_total",
+    "Comparisons of the stream with the ledger, by log and by what was found.",
+    ["log", "case"],
+)
+
+LOG_WAITING_EVENTS = Gauge(
+    "flotilla_log_waiting_events", "Committed events without an offset, by log.", ["log"]
+)
+LOG_OLDEST_WAITING_SECONDS = Gauge(
+    "flotilla_log_oldest_waiting_seconds",
+    "Age of the oldest event without an offset, by log; 0 when there is none. The honest lag.",
+    ["log"],
+)
+LOG_LAST_OFFSET = Gauge("flotilla_log_last_offset", "The last offset given, by log.", ["log"])
+
+PROJECTION_EVENTS = Counter(
+    "flotilla_projection_events_total", "Events applied, by projection.", ["projection"]
+)
+PROJECTION_LAG_EVENTS = Gauge(
+    "flotilla_projection_lag_events",
+    "Committed events that the projection has not applied, published or not.",
+    ["projection"],
+)
+PROJECTION_LAG_SECONDS = Gauge(
+    "flotilla_projection_lag_seconds",
+    "Age of the oldest committed event that the projection has not applied, by the store's clock.",
+    ["projection"],
+)

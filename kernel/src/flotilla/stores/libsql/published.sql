@@ -1,0 +1,2 @@
+select position, "offset", stream, version, event_id, type, payload, metadata, recorded_at
+from outbox_entry where log = ?1 and "offset" > ?2 order by "offset" limit ?3

@@ -1,0 +1,53 @@
+"""Rows, and what they stand for."""
+
+import json
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from flotilla.outbox import Offset, OutboxEntry
+from flotilla.store import ClaimKey, RecordedEvent, StoredReply, StreamId, Version
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+def to_us(at: datetime) -> int:
+    """Return microseconds since 1970, exactly."""
+    return (at - _EPOCH) // _MICROSECOND
+
+
+def from_us(at_us: int) -> datetime:
+    """Return the moment, in UTC."""
+    return _EPOCH + at_us * _MICROSECOND
+
+
+def recorded(row: Iterable[Any]) -> RecordedEvent:
+    """Return the event of a row: the columns of table `event`, in its order."""
+    stream, version, event_id, kind, payload, metadata, at_us = row
+    return RecordedEvent(
+        StreamId(stream),
+        Version(version),
+        event_id,
+        kind,
+        payload,
+        json.loads(metadata),
+        from_us(at_us),
+    )
+
+
+def entry(row: Iterable[Any]) -> OutboxEntry:
+    """Return the outbox entry of a row: position, offset, and those of `recorded`."""
+    position, offset, *event = row
+    return OutboxEntry(position, None if offset is None else Offset(offset), recorded(event))
+
+
+def reply(row: Iterable[Any]) -> tuple[ClaimKey, StoredReply]:
+    """Return the key and its reply of a row: tenant, scope, key, fingerprint, reply."""
+    tenant, scope, key, fingerprint, stored = row
+    return ClaimKey(tenant, scope, key), StoredReply(fingerprint, stored)
+
+
+def claims_json(claims: Iterable[ClaimKey]) -> str:
+    """Return keys as statements take them: [[tenant, scope, key] …]."""
+    return json.dumps([[claim.tenant, claim.scope, claim.key] for claim in claims])

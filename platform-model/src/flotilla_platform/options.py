@@ -1,0 +1,90 @@
+"""Every option of the command line, once: its names, its environment variable, what it is for."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+TOPOLOGY = "single"
+"""What runs when nobody chooses."""
+HOST = "127.0.0.1"
+PORT = 8080
+PORT_MAX = 65_535
+
+LogFormat = Literal["auto", "json", "pretty"]
+LogLevel = Literal["debug", "info", "warning", "error"]
+
+TopologyOption = Annotated[
+    str,
+    typer.Option(
+        "--topology", "-t", envvar="FLOTILLA_TOPOLOGY", help="Which one: see `flotilla topologies`."
+    ),
+]
+DataOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--data",
+        "-d",
+        envvar="FLOTILLA_DATA",
+        file_okay=False,
+        help="Where everything is kept. Default: .flotilla/<topology>",
+    ),
+]
+PortOption = Annotated[
+    int,
+    typer.Option(
+        "--port",
+        "-p",
+        envvar="FLOTILLA_PORT",
+        min=0,
+        max=PORT_MAX,
+        help="Where the REST API listens; 0 takes any free port.",
+    ),
+]
+HostOption = Annotated[
+    str, typer.Option("--host", help="On which address the REST API listens; 0.0.0.0 is all.")
+]
+LogFormatOption = Annotated[
+    LogFormat,
+    typer.Option("--log-format", help="auto: pretty on a terminal, JSON everywhere else."),
+]
+LogLevelOption = Annotated[
+    LogLevel, typer.Option("--log-level", help="The least important lines to write.")
+]
+OtlpOption = Annotated[
+    str | None,
+    typer.Option(
+        "--otlp-endpoint",
+        envvar="OTEL_EXPORTER_OTLP_ENDPOINT",
+        help="Send traces to this OTLP/HTTP collector.",
+    ),
+]
+ModelOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--model",
+        envvar="FLOTILLA_MODEL",
+        exists=True,
+        file_okay=False,
+        help="The folder with services/ and topologies/. Default: the one that came with flotilla.",
+    ),
+]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print one stable JSON document instead, for programs.")
+]
+WatchOption = Annotated[
+    bool, typer.Option("--watch", "-w", help="Show it again every second, until Ctrl-C.")
+]
+LagOption = Annotated[
+    float,
+    typer.Option("--lag-max-s", min=0, help="More seconds behind than this is unhealthy (8)."),
+]
+DebugOption = Annotated[
+    bool, typer.Option("--debug", help="Show where an error comes from, as a traceback.")
+]
+VersionOption = Annotated[bool, typer.Option("--version", help="Print the version and exit.")]
+
+
+def data_directory(data: Path | None, topology: str) -> Path:
+    """Return the data directory that was asked for, or the topology's own."""
+    return data if data is not None else Path(".flotilla") / topology

@@ -1,0 +1,79 @@
+"""A model of one's own in a folder, and fleets that run it."""
+
+import os
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from flotilla_platform.testing import Fleet, run_flotilla, start_fleet
+
+ENV = {
+    "PYTHONPATH": os.pathsep.join(
+        filter(None, [str(Path(__file__).parent), os.environ.get("PYTHONPATH")])
+    )
+}
+NEEDS = {"listens": "[bus, http]", "keeps": "[store]", "relays": "[bus]", "folds": "[views]"}
+
+WriteModel = Callable[..., Path]
+Run = Callable[..., subprocess.CompletedProcess[str]]
+Up = Callable[..., Fleet]
+
+
+@pytest.fixture
+def write_model(tmp_path: Path) -> WriteModel:
+    """Write a model whose one topology runs the named services of `tiny_services`."""
+
+    def write(*names: str, engine: str = "libsql", **entrypoints: str) -> Path:
+        root = tmp_path / "model"
+        for folder in ("services", "topologies"):
+            (root / folder).mkdir(parents=True, exist_ok=True)
+        for name in names:
+            entrypoint = entrypoints.get(name, f"tiny_services:{name.replace('-', '_')}")
+            (root / "services" / f"{name}.yaml").write_text(
+                f"name: {name}\nsummary: A test's own.\nentrypoint: {entrypoint}\n"
+                f"log: {'keeps' if name == 'keeps' else 'null'}\n"
+                f"needs: {NEEDS.get(name, '[bus]')}\n"
+            )
+        (root / "topologies" / "single.yaml").write_text(
+            "name: single\nsummary: A test's own.\nkind: one-process\nresources:\n"
+            f"  store: {{ engine: {engine}, server: embedded }}\n"
+            "  bus: { engine: nats, server: embedded }\ndeployables:\n"
+            f"  - name: fleet\n    services: [{', '.join(names)}]\n"
+        )
+        return root
+
+    return write
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """Run `flotilla` to its end, in the test's folder."""
+
+    def flotilla(*arguments: object, **env: str) -> subprocess.CompletedProcess[str]:
+        return run_flotilla(tmp_path, *arguments, env=ENV | env)
+
+    return flotilla
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that another user may pass; pytest closes its own to everybody, again and again."""
+    with tempfile.TemporaryDirectory(prefix="flotilla-platform-", dir="/tmp") as folder:
+        yield Path(folder)
+
+
+@pytest.fixture
+def up(tmp_path: Path, write_model: WriteModel) -> Iterator[Up]:
+    """Start fleets, as many as a test wants, on any free port; all are ended with the test."""
+    with ExitStack() as stack:
+
+        def start(*names: str, arguments: tuple[object, ...] = (), **entrypoints: str) -> Fleet:
+            root = write_model(*names, **entrypoints)
+            given = ("--model", root, "--port", 0, *arguments)
+            return stack.enter_context(start_fleet(tmp_path, *given, env=ENV))
+
+        yield start

@@ -1,0 +1,173 @@
+"""`flotilla status`: what it reads from the tables, how it says it, and what its status means."""
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+from flotilla.clock import SystemClock
+from flotilla_platform.exit_codes import ExitCode
+from flotilla_platform.status import Status, read_status
+from flotilla_platform.testing import COMMAND, Fleet, environment, eventually
+
+Up = Callable[..., Fleet]
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def test_nothing_runs(run: Run, tmp_path: Path) -> None:
+    result = run("status", "--data", "nowhere")
+    assert (result.returncode, result.stdout) == (ExitCode.NOT_RUNNING, "")
+    assert result.stderr == (
+        f"flotilla: nothing is running in {tmp_path.resolve()}/nowhere: start it with `flotilla up "
+        "--data nowhere`, or name another directory with --data\n"
+    )
+
+
+def test_logs_and_projections_come_from_the_tables(up: Up, run: Run) -> None:
+    runtime = up("keeps", "folds", folds="tiny_services:folds_two").runtime()
+    result = run("status", "--json")
+    status = Status.model_validate_json(result.stdout)
+    [log] = status.logs
+    assert (log.log, log.committed, log.offset, log.waiting) == ("keeps", 5, 3, 2)
+    assert (log.stream, log.stream_last_sequence) == ("EVT_KEEPS", 0)
+    assert log.oldest_waiting_s > 0
+    [projection] = status.projections
+    assert (projection.projection, projection.log) == ("said", "keeps")
+    assert (projection.checkpoint, projection.lag_events) == (2, 3)
+    assert projection.lag_s is not None
+    assert projection.lag_s >= log.oldest_waiting_s
+    assert (status.pid, status.broker, status.broker_reachable) == (
+        runtime.pid,
+        runtime.nats_url,
+        True,
+    )
+
+
+def test_it_is_healthy_within_the_limit_and_not_beyond(up: Up, run: Run) -> None:
+    up("keeps", "folds", folds="tiny_services:folds_two").runtime()
+    assert run("status", "--lag-max-s", 3600).returncode == ExitCode.OK
+    late = run("status", "--lag-max-s", 0)
+    assert late.returncode == ExitCode.UNHEALTHY
+    assert "the log 'keeps' has an event without an offset for" in late.stdout
+    assert "the projection 'said' is" in late.stdout
+    assert late.stderr == ""
+
+
+def test_it_is_healthy_when_there_is_no_lag(up: Up, run: Run) -> None:
+    up("keeps", "relays", "folds", folds="tiny_services:folds_all").runtime()
+    result = run("status", "--lag-max-s", 0, "--json")
+    status = Status.model_validate_json(result.stdout)
+    assert result.returncode == ExitCode.OK
+    assert [p.lag_events for p in status.projections] == [0]
+    assert [p.lag_s for p in status.projections] == [0.0]
+    assert [(log.waiting, log.oldest_waiting_s) for log in status.logs] == [(0, 0.0)]
+
+
+def test_a_broker_that_does_not_answer_is_unreachable_and_the_tables_are_still_read(
+    up: Up, run: Run
+) -> None:
+    runtime = up("keeps").runtime()
+    server = int((Path(runtime.data) / "nats.pid").read_text())
+    os.kill(server, signal.SIGSTOP)
+    try:
+        result = run("status", "--lag-max-s", 3600)
+        as_json = run("status", "--lag-max-s", 3600, "--json")
+    finally:
+        os.kill(server, signal.SIGCONT)
+    assert result.returncode == ExitCode.UNHEALTHY
+    assert "unreachable" in result.stdout
+    assert result.stderr == ""
+    status = Status.model_validate_json(as_json.stdout)
+    assert [(log.committed, log.stream_last_sequence) for log in status.logs] == [(5, None)]
+
+
+def test_on_postgres(up: Up, run: Run, open_folder: Path) -> None:
+    data = open_folder / "data"
+    fleet = up(
+        "keeps",
+        "folds",
+        engine="postgres",
+        folds="tiny_services:folds_two",
+        arguments=("--data", data),
+    )
+    fleet.runtime()
+    result = run("status", "--data", data, "--json")
+    status = Status.model_validate_json(result.stdout)
+    assert [(log.committed, log.offset) for log in status.logs] == [(5, 3)]
+    assert [(p.checkpoint, p.lag_events) for p in status.projections] == [(2, 3)]
+
+
+def test_the_table_is_plain_where_there_is_no_terminal(up: Up, run: Run) -> None:
+    up("keeps").runtime()
+    result = run("status", "--lag-max-s", 3600)
+    assert "\x1b" not in result.stdout
+    assert ["keeps", "5", "3", "2"] in [line.split()[:4] for line in result.stdout.splitlines()]
+
+
+async def test_a_store_that_cannot_be_read_is_named_and_hides_nothing(
+    up: Up, tmp_path: Path
+) -> None:
+    runtime = up("keeps").runtime()
+    damaged = tmp_path / "damaged.db"
+    damaged.write_bytes(b"not a database" * 999)
+    broken = {"gone": f"libsql://{damaged}", "odd": "ftp://odd"}
+    stores = runtime.stores | broken
+    wider = runtime.model_copy(update={"stores": stores, "logs": ("gone", "keeps", "odd")})
+    status = await read_status(wider, SystemClock())
+    assert [log.log for log in status.logs] == ["keeps"]
+    assert not status.healthy
+    assert [problem.split(":")[0] for problem in status.problems] == [
+        "the store of 'gone' cannot be read",
+        "the store of 'odd' cannot be read",
+    ]
+
+
+def test_watching_prints_a_document_a_second_until_ctrl_c(up: Up, tmp_path: Path) -> None:
+    up("keeps").runtime()
+    output = tmp_path / "watched"
+    command = [*COMMAND, "status", "--watch", "--json"]
+    with output.open("wb") as out:
+        process = subprocess.Popen(command, stdout=out, cwd=tmp_path, env=environment({}))
+    try:
+        eventually(lambda: output.read_text().count("\n") >= 2 or None, "two documents")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == ExitCode.OK
+    finally:
+        process.kill()
+    for line in output.read_text().splitlines():
+        assert json.loads(line)["format"] == 1
+
+
+def test_watching_ends_when_the_fleet_does(up: Up, tmp_path: Path) -> None:
+    fleet = up("keeps")
+    fleet.runtime()
+    output = tmp_path / "watched"
+    command = [*COMMAND, "status", "--watch", "--json"]
+    with output.open("wb") as out:
+        process = subprocess.Popen(command, stdout=out, cwd=tmp_path, env=environment({}))
+    try:
+        eventually(lambda: output.read_text().count("\n") >= 1 or None, "a document")
+        fleet.end(signal.SIGTERM)
+        assert process.wait(30) == ExitCode.NOT_RUNNING
+    finally:
+        process.kill()
+
+
+def test_runtime_of_another_version(run: Run, tmp_path: Path) -> None:
+    holder = (
+        "import sys,pathlib;from flotilla.embedded import DataDirectory\n"
+        "with DataDirectory.claim(pathlib.Path('d'),topology='single') as d:\n"
+        "  d.runtime_write({'later': 1}); print('held',flush=True); sys.stdin.read()\n"
+    )
+    python = COMMAND[0]
+    with subprocess.Popen(
+        [python, "-c", holder], cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        result = run("status", "--data", "d")
+        process.communicate(b"")
+    assert result.returncode == ExitCode.NOT_RUNNING
+    assert "of another version of flotilla" in result.stderr

@@ -1,0 +1,185 @@
+"""Services small enough to see through, each with one habit. Imported by fleets under test."""
+
+import asyncio
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+from flotilla.bus import Answer, Context, Request
+from flotilla.embedded import EmbeddedError
+from flotilla.errors import Unavailable
+from flotilla.outbox import START, Offset
+from flotilla.projection import Checkpoint, ViewSession
+from flotilla.service import Bindings, Health, Running
+from flotilla.store import EMPTY, Append, NewEvent, Unit, stream_id
+from flotilla.stores import open_store, open_views
+
+
+async def _healthy() -> Health:
+    return Health()
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+@asynccontextmanager
+async def compose(bindings: Bindings) -> AsyncIterator[Running]:
+    """Answer `qry.tiny.say`, and do nothing else."""
+
+    async def say(request: Request) -> Answer:
+        return Answer(request.body)
+
+    await bindings.bus.serve("qry.tiny.say", say)
+    yield Running("tiny", _healthy)
+
+
+@asynccontextmanager
+async def listens(bindings: Bindings) -> AsyncIterator[Running]:
+    """Answer every HTTP request with its own name."""
+    assert bindings.http is not None
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\nConnection: close\r\n\r\ntiny")
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(answer, bindings.http.host, bindings.http.port)
+    port = server.sockets[0].getsockname()[1]
+    _say("listening")
+    try:
+        yield Running("listens", _healthy, address=f"http://{bindings.http.host}:{port}")
+    finally:
+        server.close()
+
+
+@asynccontextmanager
+async def checks_order(bindings: Bindings) -> AsyncIterator[Running]:
+    """Ask `compose` above when starting and when stopping."""
+    request = Request("qry.tiny.say", b"{}", Context(tenant="t", correlation_id="c"))
+    await bindings.bus.request(request)
+    yield Running("checks-order", _healthy)
+    await bindings.bus.request(request)
+
+
+@asynccontextmanager
+async def fails_to_start(_bindings: Bindings) -> AsyncIterator[Running]:
+    raise RuntimeError("no luck")
+    yield Running("never", _healthy)
+
+
+@asynccontextmanager
+async def finds_port_taken(_bindings: Bindings) -> AsyncIterator[Running]:
+    raise EmbeddedError("port-taken", "port 8080 on 127.0.0.1 is taken: choose another")
+    yield Running("never", _healthy)
+
+
+@asynccontextmanager
+async def never_starts(_bindings: Bindings) -> AsyncIterator[Running]:
+    _say("starting")
+    await asyncio.Event().wait()
+    yield Running("never", _healthy)
+
+
+@asynccontextmanager
+async def dies_later(bindings: Bindings) -> AsyncIterator[Running]:
+    """Lose its background work when asked to (`cmd.dies.now`)."""
+    asked = asyncio.Event()
+
+    async def die(_request: Request) -> Answer:
+        asked.set()
+        return Answer(b"{}")
+
+    async def work() -> None:
+        await asked.wait()
+        raise Unavailable("the work is gone")
+
+    await bindings.bus.serve("cmd.dies.now", die)
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(work())
+        yield Running("dies-later", _healthy)
+
+
+@asynccontextmanager
+async def will_not_stop(_bindings: Bindings) -> AsyncIterator[Running]:
+    """Be deaf to cancellation, as a service with a bug is."""
+    yield Running("will-not-stop", _healthy)
+    while True:
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            continue
+
+
+@asynccontextmanager
+async def takes_its_time(_bindings: Bindings) -> AsyncIterator[Running]:
+    """Have work left for an hour, and take a cancellation for what it is."""
+    yield Running("takes-its-time", _healthy)
+    await asyncio.sleep(3600)
+
+
+@asynccontextmanager
+async def blocks_the_loop(_bindings: Bindings) -> AsyncIterator[Running]:
+    yield Running("blocks-the-loop", _healthy)
+    while True:
+        time.sleep(0.1)
+
+
+@asynccontextmanager
+async def fails_to_stop(_bindings: Bindings) -> AsyncIterator[Running]:
+    yield Running("fails-to-stop", _healthy)
+    raise RuntimeError("stuck at the end")
+
+
+def _event(number: int) -> NewEvent:
+    return NewEvent(f"0197a000-0000-7000-8000-{number:012d}", "tiny.said.v1", "{}", {})
+
+
+@asynccontextmanager
+async def keeps(bindings: Bindings) -> AsyncIterator[Running]:
+    """Commit five events; three of them have an offset."""
+    async with open_store(bindings.stores["keeps"], service="keeps") as store:
+        if (await store.status()).committed == 0:
+            stream = stream_id("t", "tiny", "one")
+            events = tuple(_event(number) for number in range(1, 6))
+            await store.commit([Unit((Append(stream, EMPTY, events),))])
+            pending = await store.pending(limit=3)
+            await store.record([(e.position, Offset(i)) for i, e in enumerate(pending, start=1)])
+        yield Running("keeps", _healthy)
+
+
+@asynccontextmanager
+async def relays(bindings: Bindings) -> AsyncIterator[Running]:
+    """Give every event an offset, once: a relay that lives for a moment."""
+    async with open_store(bindings.stores["keeps"], service="keeps") as store:
+        last = await store.last_offset()
+        pending = await store.pending(limit=100)
+        await store.record([(e.position, Offset(last + i)) for i, e in enumerate(pending, start=1)])
+    yield Running("relays", _healthy)
+
+
+def folds_to(offset: int) -> Callable[[Bindings], object]:
+    @asynccontextmanager
+    async def folds(bindings: Bindings) -> AsyncIterator[Running]:
+        async with (
+            open_store(bindings.stores["keeps"], service="keeps") as store,
+            open_views(bindings.stores["folds"], service="folds") as views,
+        ):
+            last = (await store.published(after=Offset(offset - 1), limit=1))[0]
+            at = Checkpoint(Offset(offset), last.event.recorded_at)
+            nothing: Callable[[ViewSession], Awaitable[None]] = _nothing
+            await views.advance("said", "keeps", (START, at), nothing)
+            yield Running("folds", _healthy)
+
+    return folds
+
+
+async def _nothing(_view: ViewSession) -> None:
+    return
+
+
+folds_two = folds_to(2)
+folds_all = folds_to(5)

@@ -1,0 +1,131 @@
+"""The stream of one log on a real broker: atomic batches, fenced by the expected last sequence."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import nats.errors
+import nats.js.errors
+from nats.aio.client import Client
+from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig
+
+from flotilla import Corrupt, Offset, StreamId, Unavailable, Version, uuid7
+from flotilla_contracts import Envelope
+from flotilla_contracts.wire import event_stream, event_subjects
+from svc_outbox_relay.relay import Message, PublishedMessage, WrongLastSequence
+
+TIMEOUT_S = 5.0
+READS_IN_FLIGHT_MAX = 64
+WRONG_LAST_SEQUENCE = 10071
+
+
+class JetStreamLog:
+    """Implements `LogStream` with nats-py."""
+
+    def __init__(self, connection: Client, log: str) -> None:
+        self._connection = connection
+        self._js = connection.jetstream(timeout=TIMEOUT_S)
+        self._log = log
+        self._name = event_stream(log)
+        self._reconnects = -1
+
+    async def last_sequence(self) -> Offset:
+        """Return the last sequence; create the stream if it is not there."""
+        async with _translated():
+            try:
+                info = await self._js.stream_info(self._name)
+            except nats.js.errors.NotFoundError:
+                info = await self._js.add_stream(self._config())
+        self._reconnects = self._connection.stats["reconnects"]
+        return Offset(info.state.last_seq)
+
+    async def restart_at(self, first: Offset) -> None:
+        """Make an empty stream give `first` as its next sequence."""
+        async with _translated():
+            info = await self._js.stream_info(self._name)
+            if info.state.messages:
+                raise Corrupt(f"{self._name} is not empty: it cannot start at {first}")
+            await self._js.delete_stream(self._name)
+            await self._js.add_stream(self._config(first))
+
+    async def publish(self, messages: Sequence[Message], *, after: Offset) -> None:
+        """Publish all or none, as the sequences right after `after`."""
+        if self._connection.stats["reconnects"] != self._reconnects:
+            raise WrongLastSequence(f"{self._name}: the connection was lost since the handshake")
+        batch_id = str(uuid7())
+        async with _translated():
+            for n, message in enumerate(messages, start=1):
+                headers = dict(message.headers)
+                if n == 1:
+                    headers["Nats-Expected-Last-Sequence"] = str(after)
+                if len(messages) > 1:
+                    headers["Nats-Batch-Id"] = batch_id
+                    headers["Nats-Batch-Sequence"] = str(n)
+                if n < len(messages):
+                    await self._connection.publish(
+                        message.subject, message.payload, headers=headers
+                    )
+                    continue
+                if len(messages) > 1:
+                    headers["Nats-Batch-Commit"] = "1"
+                reply = await self._connection.request(
+                    message.subject, message.payload, headers=headers, timeout=TIMEOUT_S
+                )
+        self._check(json.loads(reply.data), Offset(after + len(messages)))
+
+    async def read(self, *, after: Offset, limit: int) -> Sequence[PublishedMessage]:
+        """Return up to `limit` messages with sequences greater than `after`, in order."""
+        async with _translated():
+            state = (await self._js.stream_info(self._name)).state
+            first = max(after + 1, state.first_seq)
+            wanted = list(range(first, min(first + limit, state.last_seq + 1)))
+            found: list[PublishedMessage] = []
+            for start in range(0, len(wanted), READS_IN_FLIGHT_MAX):
+                window = wanted[start : start + READS_IN_FLIGHT_MAX]
+                found += await asyncio.gather(*(self._read_one(Offset(n)) for n in window))
+        return found
+
+    async def _read_one(self, offset: Offset) -> PublishedMessage:
+        message = await self._js.get_msg(self._name, offset)
+        try:
+            envelope = Envelope.from_headers(message.headers or {})
+        except ValueError:
+            return PublishedMessage(offset, None, None)
+        event = (StreamId(envelope.stream), Version(envelope.streamversion))
+        return PublishedMessage(offset, envelope.id, event)
+
+    def _check(self, reply: dict[str, Any], expected: Offset) -> None:
+        if error := reply.get("error"):
+            text = f"{self._name}: {error.get('description')} ({error.get('err_code')})"
+            if error.get("err_code") == WRONG_LAST_SEQUENCE:
+                raise WrongLastSequence(text)
+            raise Unavailable(text)
+        if reply.get("seq") != expected:
+            raise Corrupt(f"{self._name}: published up to {expected}, broker says {reply.get('seq')}")
+
+    def _config(self, first: Offset | None = None) -> StreamConfig:
+        return StreamConfig(
+            name=self._name,
+            subjects=[event_subjects(self._log)],
+            description=f"The log of {self._log}. Written by its outbox relay alone.",
+            storage=StorageType.FILE,
+            retention=RetentionPolicy.LIMITS,
+            discard=DiscardPolicy.NEW,
+            allow_atomic=True,
+            allow_direct=True,
+            deny_delete=True,
+            deny_purge=True,
+            first_seq=first,
+        )
+
+
+@asynccontextmanager
+async def _translated() -> AsyncIterator[None]:
+    try:
+        yield
+    except nats.js.errors.APIError as error:
+        raise Unavailable(f"JetStream: {error.description} ({error.err_code})") from error
+    except (nats.errors.Error, nats.js.errors.Error, TimeoutError, OSError) as error:
+        raise Unavailable(f"the broker does not answer: {error!r}") from error

@@ -1,0 +1,28 @@
+"""What can be set from outside, read once: environment variables `FLOTILLA_OUTBOX_RELAY_*`."""
+
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from svc_outbox_relay.relay import BATCH_MESSAGES_MAX
+
+
+class Settings(BaseSettings):
+    """Checked together, frozen, with units in the names."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="FLOTILLA_OUTBOX_RELAY_", frozen=True, extra="forbid"
+    )
+
+    batch_messages_max: Annotated[int, Field(ge=1, le=BATCH_MESSAGES_MAX)] = BATCH_MESSAGES_MAX
+    poll_min_s: Annotated[float, Field(gt=0, le=10)] = 0.02
+    """How soon to look again after there was work. A ring of the doorbell comes before."""
+    poll_max_s: Annotated[float, Field(gt=0, le=60)] = 1.0
+    """How long to wait at most when nothing happens: rings are best effort, polling is the truth."""
+
+    @model_validator(mode="after")
+    def _polls_are_ordered(self) -> Self:
+        if self.poll_min_s > self.poll_max_s:
+            raise ValueError("poll_min_s is at most poll_max_s")
+        return self

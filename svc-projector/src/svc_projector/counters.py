@@ -1,0 +1,86 @@
+"""The counter view: what `GET /v1/counters` shows. Tables, apply, queries: one module a read model."""
+
+from collections.abc import Sequence
+
+from pydantic import TypeAdapter
+
+from flotilla import LogEvent, ViewSession, ViewStore
+from flotilla_contracts.counter import (
+    SERVICE,
+    CounterDecremented,
+    CounterIncremented,
+    CounterOpened,
+    CounterPage,
+    CounterReply,
+    CounterReset,
+)
+
+NAME = "counters"
+
+_VALUES: dict[str, TypeAdapter[CounterIncremented | CounterDecremented]] = {
+    CounterIncremented.type: TypeAdapter(CounterIncremented),
+    CounterDecremented.type: TypeAdapter(CounterDecremented),
+}
+_ZERO = {CounterOpened.type, CounterReset.type}
+
+_UPSERT = """
+insert into counter_view (tenant, counter_id, value, version) values ($1, $2, $3, $4)
+on conflict (tenant, counter_id) do update set value = excluded.value, version = excluded.version
+"""
+_GET = "select value, version from counter_view where tenant = $1 and counter_id = $2"
+_LIST = """
+select counter_id, value, version from counter_view
+where tenant = $1 and counter_id > $2 order by counter_id limit $3
+"""
+
+
+class CounterView:
+    """Every counter of every tenant: its value and version."""
+
+    name = NAME
+    log = SERVICE
+    staleness_budget_s = 5.0
+    tables = (
+        """
+create table counter_view (
+    tenant text not null,
+    counter_id text not null,
+    value bigint not null,
+    version bigint not null,
+    primary key (tenant, counter_id)
+)
+""",
+    )
+
+    async def apply(self, view: ViewSession, batch: Sequence[LogEvent]) -> None:
+        """Every event says where its counter stands, so only the last of each matters."""
+        rows: dict[tuple[str, str], tuple[str, str, int, int]] = {}
+        for event in batch:
+            if event.type in _ZERO:
+                value = 0
+            elif event.type in _VALUES:
+                value = _VALUES[event.type].validate_json(event.payload).value
+            else:
+                continue
+            counter_id = event.stream.rsplit("/", 1)[1]
+            rows[event.tenant, counter_id] = (event.tenant, counter_id, value, event.version)
+        await view.execute_many(_UPSERT, list(rows.values()))
+
+
+async def get_counter(views: ViewStore, tenant: str, counter_id: str) -> CounterReply | None:
+    """Return one counter, or None."""
+    for value, version in await views.fetch(_GET, tenant, counter_id):
+        return CounterReply.model_construct(counter_id=counter_id, value=value, version=version)
+    return None
+
+
+async def list_counters(views: ViewStore, tenant: str, *, after: str, limit: int) -> CounterPage:
+    """Return up to `limit` of a tenant's counters with ids after `after`."""
+    rows = await views.fetch(_LIST, tenant, after, limit + 1)
+    items = tuple(
+        CounterReply.model_construct(counter_id=counter_id, value=value, version=version)
+        for counter_id, value, version in rows[:limit]
+    )
+    return CounterPage(
+        items=items, next_cursor=items[-1].counter_id if len(rows) > limit else None
+    )

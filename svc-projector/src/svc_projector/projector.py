@@ -1,0 +1,109 @@
+"""One projection's loop: events in, rows and checkpoint out, in one transaction.
+
+    following ──batch──▶ behind the checkpoint? dropped · next? applied · beyond? a gap
+        ▲                                                                   │
+        └──────────────── the missing range, read from the store ◀──────────┘
+
+Offsets are dense, so a gap is visible at once. A redelivery is a no-op, a second instance is fenced by
+the compare-and-set on the checkpoint. After any error whoever runs this starts again from the
+checkpoint, which is in the database: the broker's consumer state is disposable.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from flotilla import (
+    Checkpoint,
+    Corrupt,
+    LogEvent,
+    Offset,
+    Outbox,
+    OutboxEntry,
+    Projection,
+    ViewStore,
+)
+from flotilla.store import tenant_of
+
+BATCH_EVENTS_MAX = 500
+
+
+@dataclass(slots=True)
+class Projector:
+    """Folds one log into one read model. `source` is the log's store, for what the stream lacks."""
+
+    projection: Projection
+    views: ViewStore
+    source: Outbox
+    on_applied: Callable[[Sequence[LogEvent]], None] = lambda _batch: None
+    checkpoint: Checkpoint = Checkpoint(Offset(0))
+    moved: asyncio.Condition = field(default_factory=asyncio.Condition)
+    """Notified whenever the view moved: whoever waits for a version looks again."""
+
+    async def start(self) -> Offset:
+        """Return where to go on: the checkpoint in the database."""
+        self.checkpoint = await self.views.checkpoint(self.projection.name, self.projection.log)
+        return self.checkpoint.offset
+
+    async def project(self, batch: Sequence[LogEvent]) -> None:
+        """Fold a batch, which is in the order of its offsets.
+
+        Raises:
+            Fenced: another instance moved the checkpoint.
+            Unavailable: a store did not answer; nothing was applied that is not checkpointed.
+            Corrupt: an event is in neither the stream nor the store.
+
+        """
+        new = [event for event in batch if event.offset > self.checkpoint.offset]
+        for run in _dense_runs(new):
+            await self._close_gap(run[0].offset)
+            await self._apply(run)
+
+    async def _close_gap(self, upto: Offset) -> None:
+        """Apply what is missing before offset `upto`, from the store; never skip."""
+        while (last := self.checkpoint.offset) + 1 < upto:
+            limit = min(BATCH_EVENTS_MAX, upto - last - 1)
+            entries = await self.source.published(after=last, limit=limit)
+            offsets = [entry.offset for entry in entries]
+            if not entries or offsets != list(range(last + 1, last + 1 + len(entries))):
+                raise Corrupt(
+                    f"{self.projection.name}: offset {last + 1} of {self.projection.log} is neither"
+                    " in the stream nor in the ledger; see docs/runbooks/projector.md"
+                )
+            await self._apply([_log_event(entry) for entry in entries])
+
+    async def _apply(self, batch: Sequence[LogEvent]) -> None:
+        end = Checkpoint(batch[-1].offset, batch[-1].recorded_at)
+        await self.views.advance(
+            self.projection.name,
+            self.projection.log,
+            (self.checkpoint.offset, end),
+            lambda view: self.projection.apply(view, batch),
+        )
+        self.checkpoint = end
+        self.on_applied(batch)
+        async with self.moved:
+            self.moved.notify_all()
+
+
+def _dense_runs(events: Sequence[LogEvent]) -> Iterator[Sequence[LogEvent]]:
+    """Yield `events` in runs without a gap inside; there is one unless messages were lost."""
+    start = 0
+    for n in range(1, len(events) + 1):
+        if n == len(events) or events[n].offset != events[n - 1].offset + 1:
+            yield events[start:n]
+            start = n
+
+
+def _log_event(entry: OutboxEntry) -> LogEvent:
+    event = entry.event
+    return LogEvent(
+        entry.offset or Offset(0),
+        tenant_of(event.stream),
+        event.stream,
+        event.version,
+        event.type,
+        event.payload.encode(),
+        event.recorded_at,
+        event.metadata.get("traceparent"),
+    )

@@ -1,0 +1,87 @@
+"""What the projector answers over the bus, from its views, and waiting for a view to catch up."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from flotilla import Answer, Rejected, Request, Unavailable, ViewStore
+from flotilla.commands import parse
+from flotilla_contracts.counter import CounterReply, GetCounter, ListCounters
+from flotilla_contracts.errors import ErrorCode
+from svc_projector.counters import get_counter, list_counters
+from svc_projector.projector import Projector
+
+LOOK_AGAIN_S = 0.05
+"""Another process may move the view, and nobody here would hear of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class CounterQueries:
+    """Answers about counters. A request may carry a consistency token: then it waits, bounded."""
+
+    views: ViewStore
+    projector: Projector
+    wait_max_s: float
+
+    async def get(self, request: Request) -> Answer:
+        """Answer with one counter."""
+        query, tenant = parse(GetCounter, request), request.context.tenant
+        await self._wait(request)
+        found = await get_counter(self.views, tenant, query.counter_id)
+        if found is None:
+            raise Rejected(f"no counter {query.counter_id}", code=ErrorCode.COUNTER_NOT_FOUND)
+        return Answer(found.model_dump_json().encode(), found.version)
+
+    async def list(self, request: Request) -> Answer:
+        """Answer with a page of the tenant's counters."""
+        query, tenant = parse(ListCounters, request), request.context.tenant
+        await self._wait(request)
+        page = await list_counters(self.views, tenant, after=query.after or "", limit=query.limit)
+        return Answer(page.model_dump_json().encode())
+
+    async def _wait(self, request: Request) -> None:
+        token = request.context.consistency_token
+        if token is None:
+            return
+        counter_id, version = _parse_token(token, request.context.tenant)
+
+        async def caught_up() -> bool:
+            found: CounterReply | None = await get_counter(
+                self.views, request.context.tenant, counter_id
+            )
+            return found is not None and found.version >= version
+
+        await self._until(caught_up, token, min(self.wait_max_s, request.context.timeout_s))
+
+    async def _until(
+        self, fact: Callable[[], Awaitable[bool]], token: str, limit_s: float
+    ) -> None:
+        try:
+            async with asyncio.timeout(limit_s):
+                while not await fact():
+                    async with self.projector.moved:
+                        await _notified(self.projector.moved)
+        except TimeoutError as error:
+            raise Unavailable(
+                f"the view has not seen {token} within {limit_s} s; try again",
+                code=ErrorCode.VIEW_BEHIND,
+            ) from error
+
+
+async def _notified(condition: asyncio.Condition) -> None:
+    try:
+        async with asyncio.timeout(LOOK_AGAIN_S):
+            await condition.wait()
+    except TimeoutError:
+        pass
+
+
+def _parse_token(token: str, tenant: str) -> tuple[str, int]:
+    """Return (counter id, version) of `<tenant>/counter/<counter id>@<version>`."""
+    stream, _, version = token.rpartition("@")
+    match stream.split("/"):
+        case [owner, "counter", counter_id] if owner == tenant and version.isdecimal():
+            return counter_id, int(version)
+    raise Rejected("not a consistency token of this tenant", code="consistency-token-invalid")
+
+

@@ -1,0 +1,293 @@
+"""The reusable parts of the OpenAPI document: schemas, parameters, headers, problems."""
+
+from typing import Any
+
+from pydantic.json_schema import models_json_schema
+
+from flotilla_contracts import PROBLEMS, ErrorCode, FieldError, Problem
+from flotilla_contracts.counter import (
+    PAGE_SIZE_MAX,
+    CounterPage,
+    CounterReply,
+    DecrementCounter,
+    HistoryPage,
+    IncrementCounter,
+)
+from flotilla_contracts.health import LagReply
+from flotilla_contracts.message import IDENTIFIER_LENGTH_MAX, IDENTIFIER_PATTERN
+from svc_web_bff.headers import KEY_LENGTH_MAX, VERSION_MAX
+
+type Json = dict[str, Any]
+
+TENANT, COUNTER, KEY = "acme", "visits", "01JD3Z9Q6V6J5N0X2B7RTWKQ8M"
+CURSOR = "dmlzaXRz"
+TOKEN = f"{TENANT}/counter/{COUNTER}@7"
+CORRELATION = "0193a5c1-7c1e-7d3a-9c53-0f6a3c2b1d4e"
+PROBLEM_JSON = "application/problem+json"
+
+_IDENTIFIER: Json = {
+    "type": "string",
+    "pattern": IDENTIFIER_PATTERN,
+    "minLength": 1,
+    "maxLength": IDENTIFIER_LENGTH_MAX,
+}
+_EVERYWHERE = {"X-Correlation-Id": {"$ref": "#/components/headers/X-Correlation-Id"}}
+
+COUNTER_EXAMPLE: Json = {"counter_id": COUNTER, "value": 42, "version": 7}
+PAGE_EXAMPLE: Json = {"items": [COUNTER_EXAMPLE], "next_cursor": CURSOR}
+HISTORY_EXAMPLE: Json = {
+    "items": [
+        {
+            "version": 7,
+            "type": "counter.incremented.v1",
+            "recorded_at": "2026-11-22T17:04:05.123456Z",
+            "data": {"counter_id": COUNTER, "by": 5, "value": 42},
+        }
+    ],
+    "next_after": None,
+}
+
+
+def ref(kind: str, name: str) -> Json:
+    """Return a reference to a component."""
+    return {"$ref": f"#/components/{kind}/{name}"}
+
+
+def content(media_type: str, schema: Json, example: object) -> Json:
+    """Return a body with its example."""
+    return {media_type: {"schema": schema, "example": example}}
+
+
+def answer(description: str, schema: Json, example: object, headers: tuple[str, ...] = ()) -> Json:
+    """Return a JSON response."""
+    return {
+        "description": description,
+        "headers": {**{name: ref("headers", name) for name in headers}, **_EVERYWHERE},
+        "content": content("application/json", schema, example),
+    }
+
+
+def bodiless(description: str, headers: tuple[str, ...]) -> Json:
+    """Return a response without a body."""
+    return {
+        "description": description,
+        "headers": {**{name: ref("headers", name) for name in headers}, **_EVERYWHERE},
+    }
+
+
+def problems(*codes: ErrorCode) -> Json:
+    """Return the error responses: one a status, with an example a code."""
+    by_status: dict[int, list[ErrorCode]] = {}
+    for code in (*codes, ErrorCode.CORRUPT, ErrorCode.INTERNAL):
+        by_status.setdefault(PROBLEMS[code].status, []).append(code)
+    return {str(status): _problem(found) for status, found in sorted(by_status.items())}
+
+
+def _problem(codes: list[ErrorCode]) -> Json:
+    headers = dict(_EVERYWHERE)
+    if any(PROBLEMS[code].retry_after_s is not None for code in codes):
+        headers["Retry-After"] = ref("headers", "Retry-After")
+    examples = {
+        code.value: {"summary": PROBLEMS[code].title, "value": _problem_example(code)}
+        for code in codes
+    }
+    return {
+        "description": "; ".join(f"`{code.value}` ({PROBLEMS[code].title})" for code in codes),
+        "headers": headers,
+        "content": {PROBLEM_JSON: {"schema": ref("schemas", "Problem"), "examples": examples}},
+    }
+
+
+def _problem_example(code: ErrorCode) -> Json:
+    errors: tuple[FieldError, ...] = ()
+    detail = ""
+    if code is ErrorCode.INVALID_REQUEST:
+        wrong = "Input should be less than or equal to 1000000000"
+        errors = (FieldError(pointer="#/by", detail=wrong),)
+        detail = f"#/by: {wrong}"
+    return Problem.of(code, detail, errors).model_dump(mode="json")
+
+
+def components() -> Json:
+    """Return all components; the schemas are generated from the contracts."""
+    return {"schemas": _schemas(), "parameters": _parameters(), "headers": _headers()}
+
+
+def _schemas() -> Json:
+    _, generated = models_json_schema(
+        [
+            (CounterReply, "serialization"),
+            (CounterPage, "serialization"),
+            (HistoryPage, "serialization"),
+            (Problem, "serialization"),
+            (LagReply, "serialization"),
+        ],
+        ref_template="#/components/schemas/{model}",
+    )
+    schemas: Json = generated["$defs"]
+    # The page of the API carries an opaque cursor where the projector's carries an id.
+    schemas["CounterPage"]["properties"]["next_cursor"]["description"] = (
+        "Give it back as `cursor` to get the next page; null on the last one. Opaque."
+    )
+    schemas["HistoryPage"]["properties"]["next_after"]["description"] = (
+        "Give it back as `after` to get the next page; null on the last one."
+    )
+    for name, model in (("IncrementBody", IncrementCounter), ("DecrementBody", DecrementCounter)):
+        schemas[name] = _body_schema(name, model.model_json_schema())
+    schemas["ResetBody"] = {
+        "title": "ResetBody",
+        "description": "Nothing to say; the body may also be left out.",
+        "type": "object",
+        "properties": {},
+        "additionalProperties": False,
+    }
+    schemas["Readiness"] = _readiness_schema()
+    schemas["Liveness"] = {
+        "title": "Liveness",
+        "type": "object",
+        "properties": {"status": {"const": "ok"}},
+        "required": ["status"],
+    }
+    return dict(sorted(schemas.items()))
+
+
+def _body_schema(name: str, contract: Json) -> Json:
+    """Return the contract command without what the path says."""
+    fields = {key: value for key, value in contract["properties"].items() if key != "counter_id"}
+    return {
+        "title": name,
+        "description": contract["description"],
+        "type": "object",
+        "properties": fields,
+        "required": sorted(fields),
+        "additionalProperties": False,
+    }
+
+
+def _readiness_schema() -> Json:
+    return {
+        "title": "Readiness",
+        "description": "Whether all services can do their work.",
+        "type": "object",
+        "properties": {
+            "ready": {"type": "boolean"},
+            "missing": {
+                "type": "array",
+                "items": {"type": "string"},
+                "description": "What is missing, in words, one line each: `<service>: <what>`.",
+            },
+            "lag": {
+                "type": "object",
+                "description": "How far behind, by service and by what lags in it.",
+                "additionalProperties": {
+                    "type": "object",
+                    "additionalProperties": ref("schemas", "LagReply"),
+                },
+            },
+        },
+        "required": ["ready", "missing", "lag"],
+    }
+
+
+def _parameter(
+    where: str, name: str, schema: Json, example: object, text: str, **more: Any
+) -> Json:
+    return {
+        "name": name,
+        "in": where,
+        "description": text,
+        "schema": schema,
+        "example": example,
+        **more,
+    }
+
+
+def _parameters() -> Json:
+    integer: Json = {"type": "integer"}
+    page = integer | {"minimum": 1, "maximum": PAGE_SIZE_MAX, "default": 50}
+    after = integer | {"minimum": 0, "maximum": VERSION_MAX, "default": 0}
+    cursor = {"type": "string", "pattern": "^[A-Za-z0-9_-]+$"}
+    correlation = {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,128}$"}
+    return {
+        "CounterId": _parameter(
+            "path", "counter_id", _IDENTIFIER, COUNTER, _COUNTER_ID_TEXT, required=True
+        ),
+        "Tenant": _parameter(
+            "header", "X-Tenant-Id", _IDENTIFIER, TENANT, _TENANT_TEXT, required=True
+        ),
+        "IdempotencyKey": _parameter(
+            "header",
+            "Idempotency-Key",
+            {"type": "string", "minLength": 1, "pattern": r"^[\x21-\x7e]+$"},
+            KEY,
+            _KEY_TEXT,
+            required=True,
+        ),
+        "IfMatch": _parameter(
+            "header",
+            "If-Match",
+            {"type": "string", "pattern": r'^("[0-9]+"|\*)$'},
+            '"7"',
+            _MATCH_TEXT,
+        ),
+        "IfNoneMatch": _parameter(
+            "header", "If-None-Match", {"type": "string"}, '"7"', _NONE_MATCH_TEXT
+        ),
+        "ConsistencyToken": _parameter(
+            "header", "X-Consistency-Token", {"type": "string"}, TOKEN, _READ_YOUR_WRITE_TEXT
+        ),
+        "CorrelationId": _parameter(
+            "header", "X-Correlation-Id", correlation, CORRELATION, _CORRELATION_TEXT
+        ),
+        "Limit": _parameter("query", "limit", page, 50, "How many at most."),
+        "Cursor": _parameter("query", "cursor", cursor, CURSOR, _CURSOR_TEXT),
+        "After": _parameter("query", "after", after, 0, _AFTER_TEXT),
+    }
+
+
+def _header(schema: Json, example: object, text: str) -> Json:
+    return {"description": text, "schema": schema, "example": example}
+
+
+def _headers() -> Json:
+    text: Json = {"type": "string"}
+    return {
+        "ETag": _header(text, '"7"', "The counter's version, quoted: for If-Match, If-None-Match."),
+        "X-Consistency-Token": _header(
+            text, TOKEN, "`stream@version`: send it with a read to see at least this."
+        ),
+        "Idempotency-Replayed": _header(
+            {"const": "true"}, "true", "Sent when this is the stored answer of an earlier request."
+        ),
+        "Retry-After": _header({"type": "integer"}, 1, "Seconds to wait before the next try."),
+        "X-Correlation-Id": _header(
+            text, CORRELATION, "The conversation's id: yours, or a new one. Logs carry it."
+        ),
+    }
+
+
+_COUNTER_ID_TEXT = (
+    "The counter's name: 1 to 64 of letters, digits, `.`, `_`, `-`, and not dots alone."
+    " A counter begins to exist when it is first counted."
+)
+_TENANT_TEXT = (
+    "Whose counters these are. Tenants never see each other."
+    " Believed in the development profile only."
+)
+_KEY_TEXT = (
+    "Your name for this wish, so that sending it twice does it once: the same key with the same"
+    ' content gets the same answer, to the byte. The quoted form `"abc"` is the same key as `abc`.'
+    f" 1 to {KEY_LENGTH_MAX} visible ASCII characters; a UUID is fine."
+)
+_MATCH_TEXT = (
+    "Do it only if the counter is at this version: one strong ETag of ours."
+    ' `"0"` means: only if nobody has used it yet. `*` always holds.'
+)
+_NONE_MATCH_TEXT = "Answer 304 without a body if the counter is still at one of these versions."
+_READ_YOUR_WRITE_TEXT = (
+    "The X-Consistency-Token of one of your commands: the read waits, for a bounded time, until it"
+    " can see that command's effect."
+)
+_CORRELATION_TEXT = "Your id for this conversation. What does not look like an id is replaced."
+_CURSOR_TEXT = "The `next_cursor` of the page before. Leave it out for the first page."
+_AFTER_TEXT = "Only events with versions greater than this: the `next_after` of the page before."
