@@ -1,9 +1,10 @@
 import asyncio
 import dataclasses
 import json
-import socket
+import logging
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
@@ -239,7 +240,13 @@ async def test_a_header_cannot_inject_another(running: Running) -> None:
     assert "x-evil" not in headers
 
 
-def test_nobody_listens_where_nothing_was_started() -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        assert probe.getsockname()[1]
+async def test_starting_leaves_the_logging_of_the_process_alone(
+    bindings: Bindings, tmp_path: Path
+) -> None:
+    handler = logging.FileHandler(tmp_path / "log")
+    try:
+        async with compose(bindings):
+            assert handler.stream is not None, "granian closed a handler that is not its own"
+            assert not logging.getLogger("_granian").handlers
+    finally:
+        handler.close()

@@ -136,7 +136,7 @@ def _command(verb: str, summary: str, example: Json, *codes: ErrorCode) -> Json:
                 COUNTER_EXAMPLE,
                 _REPLAY,
             ),
-            **problems(*_COMMAND_CODES, *codes),
+            **problems(*_COMMAND_CODES, *codes, ErrorCode.ROUTE_NOT_FOUND),
         },
     }
 
@@ -157,6 +157,7 @@ def _get() -> Json:
                 *_READ_CODES,
                 ErrorCode.CONSISTENCY_TOKEN_INVALID,
                 ErrorCode.COUNTER_NOT_FOUND,
+                ErrorCode.ROUTE_NOT_FOUND,
                 ErrorCode.VIEW_BEHIND,
             ),
         },
@@ -191,7 +192,7 @@ def _history() -> Json:
         "parameters": _parameters("CounterId", "After", "Limit", *_WHO),
         "responses": {
             "200": answer("A page.", ref("schemas", "HistoryPage"), HISTORY_EXAMPLE),
-            **problems(*_READ_CODES, ErrorCode.COUNTER_NOT_FOUND),
+            **problems(*_READ_CODES, ErrorCode.COUNTER_NOT_FOUND, ErrorCode.ROUTE_NOT_FOUND),
         },
     }
 

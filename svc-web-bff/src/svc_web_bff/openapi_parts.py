@@ -15,7 +15,7 @@ from flotilla_contracts.counter import (
 )
 from flotilla_contracts.health import LagReply
 from flotilla_contracts.message import IDENTIFIER_LENGTH_MAX, IDENTIFIER_PATTERN
-from svc_web_bff.headers import KEY_LENGTH_MAX, VERSION_MAX
+from svc_web_bff.headers import KEY_LENGTH_MAX, VERSION_PATTERN
 
 type Json = dict[str, Any]
 
@@ -25,6 +25,12 @@ TOKEN = f"{TENANT}/counter/{COUNTER}@7"
 CORRELATION = "0193a5c1-7c1e-7d3a-9c53-0f6a3c2b1d4e"
 PROBLEM_JSON = "application/problem+json"
 
+_KEY_PATTERN = (
+    rf"^([!#-~][!-~]{{0,{KEY_LENGTH_MAX - 1}}}"
+    rf'|"([!#-\[\]-~]|\\["\\]){{1,{KEY_LENGTH_MAX}}}")$'
+)
+_NAME = IDENTIFIER_PATTERN.strip("^$")
+_TOKEN_PATTERN = f"^{_NAME}/counter/{_NAME}@({VERSION_PATTERN})$"
 _IDENTIFIER: Json = {
     "type": "string",
     "pattern": IDENTIFIER_PATTERN,
@@ -205,9 +211,9 @@ def _parameter(
 def _parameters() -> Json:
     integer: Json = {"type": "integer"}
     page = integer | {"minimum": 1, "maximum": PAGE_SIZE_MAX, "default": 50}
-    after = integer | {"minimum": 0, "maximum": VERSION_MAX, "default": 0}
+    after = integer | {"minimum": 0, "maximum": 2**53 - 1, "default": 0}
     cursor = {"type": "string", "pattern": "^[A-Za-z0-9_-]+$"}
-    correlation = {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,128}$"}
+    text: Json = {"type": "string"}
     return {
         "CounterId": _parameter(
             "path", "counter_id", _IDENTIFIER, COUNTER, _COUNTER_ID_TEXT, required=True
@@ -218,7 +224,7 @@ def _parameters() -> Json:
         "IdempotencyKey": _parameter(
             "header",
             "Idempotency-Key",
-            {"type": "string", "minLength": 1, "pattern": r"^[\x21-\x7e]+$"},
+            text | {"pattern": _KEY_PATTERN},
             KEY,
             _KEY_TEXT,
             required=True,
@@ -226,18 +232,20 @@ def _parameters() -> Json:
         "IfMatch": _parameter(
             "header",
             "If-Match",
-            {"type": "string", "pattern": r'^("[0-9]+"|\*)$'},
+            text | {"pattern": rf'^("({VERSION_PATTERN})"|\*)$'},
             '"7"',
             _MATCH_TEXT,
         ),
-        "IfNoneMatch": _parameter(
-            "header", "If-None-Match", {"type": "string"}, '"7"', _NONE_MATCH_TEXT
-        ),
+        "IfNoneMatch": _parameter("header", "If-None-Match", text, '"7"', _NONE_MATCH_TEXT),
         "ConsistencyToken": _parameter(
-            "header", "X-Consistency-Token", {"type": "string"}, TOKEN, _READ_YOUR_WRITE_TEXT
+            "header",
+            "X-Consistency-Token",
+            text | {"pattern": _TOKEN_PATTERN},
+            TOKEN,
+            _READ_YOUR_WRITE_TEXT,
         ),
         "CorrelationId": _parameter(
-            "header", "X-Correlation-Id", correlation, CORRELATION, _CORRELATION_TEXT
+            "header", "X-Correlation-Id", text, CORRELATION, _CORRELATION_TEXT
         ),
         "Limit": _parameter("query", "limit", page, 50, "How many at most."),
         "Cursor": _parameter("query", "cursor", cursor, CURSOR, _CURSOR_TEXT),

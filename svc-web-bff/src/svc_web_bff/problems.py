@@ -44,17 +44,18 @@ class Refusal(Exception):
         pointer: str | None = None,
         errors: Sequence[FieldError] = (),
     ) -> None:
+        if pointer is not None:
+            errors = (FieldError(pointer=pointer, detail=detail),)
+            detail = f"{pointer}: {detail}"
         super().__init__(detail)
         self.code = code
         self.detail = detail
         self.errors = tuple(errors[:ERRORS_MAX])
-        if pointer is not None:
-            self.errors = (FieldError(pointer=pointer, detail=detail),)
 
 
 def invalid(pointer: str, detail: str) -> Refusal:
     """Return the refusal of one part of a request: 422 `invalid-request`."""
-    return Refusal(ErrorCode.INVALID_REQUEST, f"{pointer}: {detail}", pointer=pointer)
+    return Refusal(ErrorCode.INVALID_REQUEST, detail, pointer=pointer)
 
 
 def problem_reply(error: Exception) -> Reply:

@@ -62,7 +62,7 @@ def decode_cursor(cursor: str) -> str:
     if not is_identifier(last_id) or encode_cursor(last_id) != cursor:
         raise Refusal(
             ErrorCode.CURSOR_INVALID,
-            "query:cursor: expected the next_cursor of the page before",
+            "expected the next_cursor of the page before",
             pointer="query:cursor",
         )
     return last_id

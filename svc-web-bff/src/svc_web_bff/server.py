@@ -1,7 +1,9 @@
-"""granian in this event loop, with three things it does not do when embedded.
+"""granian in this event loop, with four things it does not do when embedded.
 
 - It binds with SO_REUSEPORT, so a second server on a taken port starts and silently shares the
   traffic; and it never says which port 0 became. So we bind the socket and hand it over.
+- It configures logging anew, which closes every handler that its host process has. Told to be
+  incremental, it only sets the level of its own logger.
 - Its graceful stop waits for requests under way, and for clients that sent half a head, without
   limit. So stopping has a deadline: then requests are cancelled (their callers get a 503), and
   after `_ABANDON_S` what is left is abandoned; its thread ends with the process.
@@ -59,6 +61,7 @@ class _Embedded(Server):
             websockets=False,
             backlog=BACKLOG,
             log_enabled=False,
+            log_dictconfig={"incremental": True, "handlers": {}, "loggers": {}},
             http1_settings=HTTP1Settings(max_buffer_size=HEAD_BYTES_MAX),
         )
         self._listening = listening
