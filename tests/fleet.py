@@ -46,7 +46,7 @@ class Fleet:
         async with asyncio.timeout(START_TIMEOUT_S):
             while True:
                 if self.process.returncode is not None:
-                    raise AssertionError(f"the fleet ended:\n{self.log.read_text()[-4000:]}")
+                    raise AssertionError(f"the fleet ended:\n{self.tail()}")
                 if (self.data / "runtime.json").exists() and await self._ready():
                     return
                 await asyncio.sleep(0.05)
@@ -94,7 +94,11 @@ class Fleet:
         except TimeoutError:
             self.process.kill()
             await self.process.wait()
-            raise AssertionError(f"not stopped:\n{self.log.read_text()[-4000:]}") from None
+            raise AssertionError(f"not stopped:\n{self.tail()}") from None
+
+    def tail(self) -> str:
+        """Return the end of its log."""
+        return self.log.read_text()[-4000:]
 
     async def kill(self) -> None:
         """End it without a chance to clean up."""

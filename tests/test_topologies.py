@@ -3,7 +3,6 @@
 import asyncio
 import json
 from collections import Counter
-from urllib.parse import quote
 
 import nats
 import pytest
@@ -15,8 +14,8 @@ from fleet import Fleet, count, read, settled
 from flotilla_contracts.generate import ROOT
 
 
-async def test_a_counter_is_opened_by_its_first_use_and_counts(fleet: Fleet) -> None:
-    async with fleet.client() as client:
+async def test_a_counter_is_opened_by_its_first_use_and_counts(fleet: Fleet, tenant: str) -> None:
+    async with fleet.client(tenant) as client:
         up = await count(client, "visits", 5, key="k1")
         down = await count(client, "visits", 2, key="k2", verb="decrement")
         zero = await count(client, "visits", key="k3", verb="reset")
@@ -27,9 +26,14 @@ async def test_a_counter_is_opened_by_its_first_use_and_counts(fleet: Fleet) -> 
         assert f'"{up.json()["version"]}"' == up.headers["etag"]
         found = await read(client, "visits", zero.headers["x-consistency-token"])
         assert zero.json() == found.json()
-        assert 304 == (
-            await client.get("/v1/counters/visits", headers={"If-None-Match": found.headers["etag"]})
-        ).status_code
+        assert (
+            304
+            == (
+                await client.get(
+                    "/v1/counters/visits", headers={"If-None-Match": found.headers["etag"]}
+                )
+            ).status_code
+        )
 
         history = (await client.get("/v1/counters/visits/history")).json()
         assert ["opened", "incremented", "decremented", "reset"] == [
@@ -38,8 +42,10 @@ async def test_a_counter_is_opened_by_its_first_use_and_counts(fleet: Fleet) -> 
         assert [1, 2, 3, 4] == [item["version"] for item in history["items"]]
 
 
-async def test_a_list_has_all_counters_of_the_tenant_and_of_nobody_else(fleet: Fleet) -> None:
-    async with fleet.client("acme") as acme, fleet.client("rival") as rival:
+async def test_a_list_has_all_counters_of_the_tenant_and_of_nobody_else(
+    fleet: Fleet, tenant: str
+) -> None:
+    async with fleet.client(tenant) as acme, fleet.client(f"{tenant}-rival") as rival:
         for n in range(5):
             last = await count(acme, f"c{n}", n + 1, key=f"k{n}")
         other = await count(rival, "c0", 99, key="k0")
@@ -48,7 +54,11 @@ async def test_a_list_has_all_counters_of_the_tenant_and_of_nobody_else(fleet: F
 
         seen, cursor = [], ""
         while cursor is not None:
-            page = (await acme.get("/v1/counters", params={"limit": 2} | ({"cursor": cursor} if cursor else {}))).json()
+            page = (
+                await acme.get(
+                    "/v1/counters", params={"limit": 2} | ({"cursor": cursor} if cursor else {})
+                )
+            ).json()
             seen += page["items"]
             cursor = page["next_cursor"]
 
@@ -57,8 +67,10 @@ async def test_a_list_has_all_counters_of_the_tenant_and_of_nobody_else(fleet: F
         assert 404 == (await rival.get("/v1/counters/c1")).status_code
 
 
-async def test_the_same_key_fifty_times_at_once_has_one_effect_and_one_answer(fleet: Fleet) -> None:
-    async with fleet.client() as client:
+async def test_the_same_key_fifty_times_at_once_has_one_effect_and_one_answer(
+    fleet: Fleet, tenant: str
+) -> None:
+    async with fleet.client(tenant) as client:
         answers = await asyncio.gather(*(count(client, "c", 7, key="same") for _ in range(50)))
 
         assert {200} == {a.status_code for a in answers}
@@ -69,8 +81,8 @@ async def test_the_same_key_fifty_times_at_once_has_one_effect_and_one_answer(fl
         assert 7 == found.json()["value"]
 
 
-async def test_the_same_key_for_something_else_is_refused(fleet: Fleet) -> None:
-    async with fleet.client() as client:
+async def test_the_same_key_for_something_else_is_refused(fleet: Fleet, tenant: str) -> None:
+    async with fleet.client(tenant) as client:
         await count(client, "c", 1, key="k")
 
         for refused in (
@@ -80,22 +92,26 @@ async def test_the_same_key_for_something_else_is_refused(fleet: Fleet) -> None:
         ):
             assert (422, "idempotency-key-reused") == (refused.status_code, refused.json()["code"])
 
-    async with fleet.client("rival") as rival:
+    async with fleet.client(f"{tenant}-rival") as rival:
         assert 200 == (await count(rival, "c", 2, key="k")).status_code
 
 
-async def test_two_hundred_increments_at_once_are_exactly_two_hundred(fleet: Fleet) -> None:
-    async with fleet.client() as client:
+async def test_two_hundred_increments_at_once_are_exactly_two_hundred(
+    fleet: Fleet, tenant: str
+) -> None:
+    async with fleet.client(tenant) as client:
         answers = await asyncio.gather(*(count(client, "hot", key=f"k{n}") for n in range(200)))
 
         assert {200} == {a.status_code for a in answers}
         assert set(range(1, 201)) == {a.json()["value"] for a in answers}
         last = max(answers, key=lambda a: a.json()["version"])
-        assert 200 == (await read(client, "hot", last.headers["x-consistency-token"])).json()["value"]
+        assert (
+            200 == (await read(client, "hot", last.headers["x-consistency-token"])).json()["value"]
+        )
 
 
-async def test_an_if_match_race_has_one_winner(fleet: Fleet) -> None:
-    async with fleet.client() as client:
+async def test_an_if_match_race_has_one_winner(fleet: Fleet, tenant: str) -> None:
+    async with fleet.client(tenant) as client:
         etag = (await count(client, "c", key="first")).headers["etag"]
 
         answers = await asyncio.gather(
@@ -110,7 +126,22 @@ async def test_an_if_match_race_has_one_winner(fleet: Fleet) -> None:
         assert 200 == again.status_code
 
 
-HOSTILE_IDS = ["..", ".", "*", ">", "a b", " ", "a/b", "x" * 65, "x" * 10_000, "ü", "😀", "a\x00b", "%", "a\nb"]
+HOSTILE_IDS = [
+    "..",
+    ".",
+    "*",
+    ">",
+    "a b",
+    " ",
+    "a/b",
+    "x" * 65,
+    "x" * 10_000,
+    "ü",
+    "😀",
+    "a\x00b",
+    "%",
+    "a\nb",
+]
 BAD_BODIES = [
     "",
     "{",
@@ -139,12 +170,17 @@ BAD_BODIES = [
 ]
 
 
-async def test_bad_input_is_a_clear_problem_and_changes_nothing(fleet: Fleet) -> None:
-    async with fleet.client() as client:
+async def test_bad_input_is_a_clear_problem_and_changes_nothing(fleet: Fleet, tenant: str) -> None:
+    async with fleet.client(tenant) as client:
+        before = (await fleet.status())["logs"][0]["committed"]
         answers = []
         for name in HOSTILE_IDS:
-            path = f"/v1/counters/{quote(name, safe='')}"
-            answers.append(await client.post(f"{path}/increment", json={"by": 1}, headers={"Idempotency-Key": "k"}))
+            path = "/v1/counters/" + "".join(f"%{byte:02X}" for byte in name.encode())
+            answers.append(
+                await client.post(
+                    f"{path}/increment", json={"by": 1}, headers={"Idempotency-Key": "k"}
+                )
+            )
             answers.append(await client.get(path))
         for body in BAD_BODIES:
             answers.append(
@@ -157,13 +193,15 @@ async def test_bad_input_is_a_clear_problem_and_changes_nothing(fleet: Fleet) ->
         answers.append(await client.post("/v1/counters/c/increment", json={"by": 1}))
         answers.append(await count(client, "c", key="k", If_Match="seven"))
         answers.append(await count(client, "c", key="k" * 256))
-        answers.append(await client.post("/v1/counters/c/explode", json={}, headers={"Idempotency-Key": "k"}))
+        answers.append(
+            await client.post("/v1/counters/c/explode", json={}, headers={"Idempotency-Key": "k"})
+        )
         answers.append(await client.delete("/v1/counters/c"))
         answers.append(await client.get("/v1/counters", params={"limit": "0"}))
         answers.append(await client.get("/v1/counters", params={"cursor": "§"}))
         answers.append(await client.get("/v1/counters/c", headers={"X-Consistency-Token": "x"}))
-        for tenant in ("", "..", "a b", "*", "x" * 65, "a/b"):
-            answers.append(await count(client, "c", key="k", X_Tenant_Id=tenant))
+        for bad in ("", "..", "a b", "*", "x" * 65, "a/b"):
+            answers.append(await count(client, "c", key="k", X_Tenant_Id=bad))
 
         for answer in answers:
             where = f"{answer.request.method} {str(answer.request.url)[:200]}: {answer.text[:200]}"
@@ -174,29 +212,38 @@ async def test_bad_input_is_a_clear_problem_and_changes_nothing(fleet: Fleet) ->
             assert answer.status_code == problem["status"], where
 
         assert [] == (await client.get("/v1/counters")).json()["items"]
-    assert 0 == (await fleet.status())["logs"][0]["committed"]
+    assert before == (await fleet.status())["logs"][0]["committed"]
 
 
-async def test_a_message_on_the_stream_is_a_valid_cloud_event_for_anybody(fleet: Fleet) -> None:
-    async with fleet.client() as client:
-        answer = await count(client, "visits", 5, key="k", traceparent=f"00-{'a' * 32}-{'b' * 16}-01")
+async def test_a_message_on_the_stream_is_a_valid_cloud_event_for_anybody(
+    fleet: Fleet, tenant: str
+) -> None:
+    async with fleet.client(tenant) as client:
+        answer = await count(
+            client, "visits", 5, key="k", traceparent=f"00-{'a' * 32}-{'b' * 16}-01"
+        )
         await read(client, "visits", answer.headers["x-consistency-token"])
 
     connection = await nats.connect(fleet.runtime["nats_url"])
     try:
         js = connection.jetstream()
-        subscription = await js.subscribe("evt.counter.>", ordered_consumer=True)
+        subscription = await js.subscribe(f"evt.counter.{tenant}.>", ordered_consumer=True)
         messages = [await subscription.next_msg(timeout=5) for _ in range(2)]
         assert (await js.stream_info("EVT_COUNTER")).config.allow_atomic
     finally:
         await connection.close()
 
     opened, incremented = messages
-    assert "evt.counter.acme.counter.incremented" == incremented.subject
-    assert [1, 2] == [m.metadata.sequence.stream for m in messages]
+    assert f"evt.counter.{tenant}.counter.incremented" == incremented.subject
+    offsets = [m.metadata.sequence.stream for m in messages]
+    assert [offsets[0], offsets[0] + 1] == offsets
     headers = dict(incremented.headers or {})
     event = from_http_event(HTTPMessage(headers, incremented.data), JSONFormat())
-    assert ("counter.incremented.v1", "urn:flotilla:service:counter", "acme/counter/visits") == (
+    assert (
+        "counter.incremented.v1",
+        "urn:flotilla:service:counter",
+        f"{tenant}/counter/visits",
+    ) == (
         event.get_type(),
         event.get_source(),
         event.get_extension("stream"),
@@ -209,14 +256,18 @@ async def test_a_message_on_the_stream_is_a_valid_cloud_event_for_anybody(fleet:
         validate(json.loads(message.data), schema)
 
 
-async def test_commands_and_queries_are_answered_over_nats_as_well(fleet: Fleet) -> None:
+async def test_commands_and_queries_are_answered_over_nats_as_well(
+    fleet: Fleet, tenant: str
+) -> None:
     connection = await nats.connect(fleet.runtime["nats_url"])
     try:
-        headers = {"flotilla-tenant": "acme", "flotilla-idempotency-key": "k"}
+        headers = {"flotilla-tenant": tenant, "flotilla-idempotency-key": "k"}
         body = b'{"counter_id": "visits", "by": 3}'
         first = await connection.request("cmd.counter.increment", body, timeout=5, headers=headers)
         again = await connection.request("cmd.counter.increment", body, timeout=5, headers=headers)
-        bad = await connection.request("cmd.counter.increment", b'{"by": 3}', timeout=5, headers=headers)
+        bad = await connection.request(
+            "cmd.counter.increment", b'{"by": 3}', timeout=5, headers=headers
+        )
     finally:
         await connection.close()
 
@@ -225,26 +276,32 @@ async def test_commands_and_queries_are_answered_over_nats_as_well(fleet: Fleet)
     assert "invalid-request" in str(bad.headers)
 
 
-async def test_nothing_lags_after_a_burst(fleet: Fleet) -> None:
-    async with fleet.client() as client:
+async def test_nothing_lags_after_a_burst(fleet: Fleet, tenant: str) -> None:
+    async with fleet.client(tenant) as client:
         await asyncio.gather(
-            *(count(client, f"c{n % 37}", key=f"k{n}", verb=verb) for n, verb in zip(range(600), ["increment", "decrement", "reset"] * 200, strict=True))
+            *(
+                count(client, f"c{n % 37}", key=f"k{n}", verb=verb)
+                for n, verb in zip(
+                    range(600), ["increment", "decrement", "reset"] * 200, strict=True
+                )
+            )
         )
 
     status = await settled(fleet)
 
     [log], [view] = status["logs"], status["projections"]
-    assert log["committed"] == log["offset"] == log["stream_sequence"] == view["checkpoint"]
-    async with fleet.client() as client:
+    assert log["committed"] == log["offset"] == log["stream_last_sequence"] == view["checkpoint"]
+    async with fleet.client(tenant) as client:
         ready = (await client.get("/readyz")).json()
         metrics = (await client.get("/metrics")).text
     assert (True, []) == (ready["ready"], ready["missing"])
-    assert f'flotilla_log_last_offset{{log="counter"}} {log["offset"]}.0' in metrics or "flotilla_log_last_offset" in metrics
+    for name in ("flotilla_commands_total", "flotilla_log_last_offset", "flotilla_projection_lag"):
+        assert name in metrics
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics", "/openapi.json", "/docs"])
 async def test_the_pages_for_operators_and_newcomers_are_there(fleet: Fleet, path: str) -> None:
-    async with fleet.client() as client:
+    async with fleet.client("anybody") as client:
         answer = await client.get(path)
 
     assert 200 == answer.status_code

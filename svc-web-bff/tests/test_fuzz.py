@@ -23,7 +23,9 @@ BODIES = (
     | ANYTHING.map(lambda value: json.dumps(value).encode())
     | ANYTHING.map(lambda value: json.dumps({"by": value}).encode())
 )
-PATH_TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12)
+PATH_TEXT = st.sampled_from(["a", "visits"]) | st.text(
+    st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12
+)
 
 
 @settings(

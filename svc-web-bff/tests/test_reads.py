@@ -261,3 +261,5 @@ class TestOperations:
         assert 'method="OTHER",route="(none)",status="405"' in text
         assert "flotilla_http_request_duration_seconds_bucket" in text
         assert "/who/knows" not in text
+        accept = {"Accept": "application/openmetrics-text"}
+        assert (await client.get("/metrics", headers=accept)).text.endswith("# EOF\n")

@@ -221,7 +221,11 @@ def _operation_paths() -> Json:
             "getMetrics",
             "How busy is it?",
             "Prometheus text exposition (OpenMetrics where asked for).",
-            {"200": _text("text/plain", "The metrics of this process.")},
+            {
+                "200": _text(
+                    "The metrics of this process.", "text/plain", "application/openmetrics-text"
+                )
+            },
         ),
         "/openapi.json": _operation(
             "getOpenApi",
@@ -233,7 +237,7 @@ def _operation_paths() -> Json:
             "getDocs",
             "This document, for people",
             "One page that loads nothing from elsewhere.",
-            {"200": _text("text/html", "The page.")},
+            {"200": _text("The page.", "text/html")},
         ),
     }
 
@@ -251,8 +255,10 @@ def _operation(operation_id: str, summary: str, description: str, responses: Jso
     }
 
 
-def _text(media_type: str, description: str) -> Json:
-    return bodiless(description, ()) | {"content": {media_type: {"schema": {"type": "string"}}}}
+def _text(description: str, *media_types: str) -> Json:
+    return bodiless(description, ()) | {
+        "content": {media_type: {"schema": {"type": "string"}} for media_type in media_types}
+    }
 
 
 def _parameters(*names: str) -> list[Json]:

@@ -31,8 +31,8 @@ _KEY_PATTERN = (
 )
 _NAME = IDENTIFIER_PATTERN.strip("^$")
 _TOKEN_PATTERN = f"^{_NAME}/counter/{_NAME}@({VERSION_PATTERN})$"
-_IDENTIFIER: Json = {
-    "type": "string",
+_TEXT: Json = {"type": "string"}
+_IDENTIFIER = _TEXT | {
     "pattern": IDENTIFIER_PATTERN,
     "minLength": 1,
     "maxLength": IDENTIFIER_LENGTH_MAX,
@@ -213,7 +213,6 @@ def _parameters() -> Json:
     page = integer | {"minimum": 1, "maximum": PAGE_SIZE_MAX, "default": 50}
     after = integer | {"minimum": 0, "maximum": 2**53 - 1, "default": 0}
     cursor = {"type": "string", "pattern": "^[A-Za-z0-9_-]+$"}
-    text: Json = {"type": "string"}
     return {
         "CounterId": _parameter(
             "path", "counter_id", _IDENTIFIER, COUNTER, _COUNTER_ID_TEXT, required=True
@@ -224,7 +223,7 @@ def _parameters() -> Json:
         "IdempotencyKey": _parameter(
             "header",
             "Idempotency-Key",
-            text | {"pattern": _KEY_PATTERN},
+            _TEXT | {"pattern": _KEY_PATTERN},
             KEY,
             _KEY_TEXT,
             required=True,
@@ -232,20 +231,20 @@ def _parameters() -> Json:
         "IfMatch": _parameter(
             "header",
             "If-Match",
-            text | {"pattern": rf'^("({VERSION_PATTERN})"|\*)$'},
+            _TEXT | {"pattern": rf'^("({VERSION_PATTERN})"|\*)$'},
             '"7"',
             _MATCH_TEXT,
         ),
-        "IfNoneMatch": _parameter("header", "If-None-Match", text, '"7"', _NONE_MATCH_TEXT),
+        "IfNoneMatch": _parameter("header", "If-None-Match", _TEXT, '"7"', _NONE_MATCH_TEXT),
         "ConsistencyToken": _parameter(
             "header",
             "X-Consistency-Token",
-            text | {"pattern": _TOKEN_PATTERN},
+            _TEXT | {"pattern": _TOKEN_PATTERN},
             TOKEN,
             _READ_YOUR_WRITE_TEXT,
         ),
         "CorrelationId": _parameter(
-            "header", "X-Correlation-Id", text, CORRELATION, _CORRELATION_TEXT
+            "header", "X-Correlation-Id", _TEXT, CORRELATION, _CORRELATION_TEXT
         ),
         "Limit": _parameter("query", "limit", page, 50, "How many at most."),
         "Cursor": _parameter("query", "cursor", cursor, CURSOR, _CURSOR_TEXT),
@@ -258,18 +257,19 @@ def _header(schema: Json, example: object, text: str) -> Json:
 
 
 def _headers() -> Json:
-    text: Json = {"type": "string"}
     return {
-        "ETag": _header(text, '"7"', "The counter's version, quoted: for If-Match, If-None-Match."),
+        "ETag": _header(
+            _TEXT, '"7"', "The counter's version, quoted: for If-Match, If-None-Match."
+        ),
         "X-Consistency-Token": _header(
-            text, TOKEN, "`stream@version`: send it with a read to see at least this."
+            _TEXT, TOKEN, "`stream@version`: send it with a read to see at least this."
         ),
         "Idempotency-Replayed": _header(
             {"const": "true"}, "true", "Sent when this is the stored answer of an earlier request."
         ),
         "Retry-After": _header({"type": "integer"}, 1, "Seconds to wait before the next try."),
         "X-Correlation-Id": _header(
-            text, CORRELATION, "The conversation's id: yours, or a new one. Logs carry it."
+            _TEXT, CORRELATION, "The conversation's id: yours, or a new one. Logs carry it."
         ),
     }
 
