@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-
 from fleet import TOPOLOGIES, Fleet
 
 _numbers = count(1)

@@ -8,9 +8,9 @@ import nats
 import pytest
 from cloudevents.core.bindings.http import HTTPMessage, from_http_event
 from cloudevents.core.formats.json import JSONFormat
+from fleet import Fleet, count, read, settled
 from jsonschema import validate
 
-from fleet import Fleet, count, read, settled
 from flotilla_contracts.generate import ROOT
 
 

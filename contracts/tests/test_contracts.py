@@ -2,6 +2,7 @@
 
 import json
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from cloudevents.core.bindings.http import HTTPMessage, from_http_event
@@ -40,7 +41,7 @@ def test_generated_files_are_fresh() -> None:
     assert [] == stale(), "run: make generate"
 
 
-def test_a_stale_file_is_found(tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_a_stale_file_is_found(tmp_path: Path) -> None:
     for name, text in documents().items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
@@ -130,7 +131,9 @@ def test_a_subject_token_injects_nothing(text: str) -> None:
 
 
 def test_subjects_and_streams_are_named_by_service_and_tenant() -> None:
-    assert "evt.counter.a%2Eb.counter.opened" == event_subject("counter", "a.b", "counter.opened.v1")
+    assert "evt.counter.a%2Eb.counter.opened" == event_subject(
+        "counter", "a.b", "counter.opened.v1"
+    )
     assert "EVT_OUTBOX_RELAY" == event_stream("outbox-relay")
 
 
@@ -140,7 +143,8 @@ def test_identifiers_are_readable_names(good: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "bad", ["", ".", "..", "...", "a/b", "a b", "*", ">", "ü", "a\n", "\na", "x" * 65, "a\x00", 5, None]
+    "bad",
+    ["", ".", "..", "...", "a/b", "a b", "*", ">", "ü", "a\n", "\na", "x" * 65, "a\x00", 5, None],
 )
 def test_what_urls_subjects_or_files_would_bend_is_no_identifier(bad: object) -> None:
     with pytest.raises(ValidationError):

@@ -78,7 +78,9 @@ def decision(
         decide=partial(add, by),
         reply=lambda total, version: f"{total}@{version}".encode(),
         metadata={"correlation": "c"},
-        claim=Claim(ClaimKey("acme", "tally", key), content or str(by).encode(), 60) if key else None,
+        claim=Claim(ClaimKey("acme", "tally", key), content or str(by).encode(), 60)
+        if key
+        else None,
         expected=None if expected is None else Version(expected),
     )
 
@@ -377,7 +379,7 @@ async def test_a_cancelled_caller_takes_nobody_with_it() -> None:
 async def test_a_failing_store_is_heard_by_every_caller_of_the_flush() -> None:
     class Down(MemoryStore):
         async def commit(self, units: Sequence[Unit]) -> Sequence[Outcome]:
-            raise Unavailable("on purpose")
+            raise Unavailable(f"on purpose: {len(units)} units")
 
     world = World(Down())
 

@@ -200,5 +200,3 @@ async def test_whatever_happens_the_copy_is_exact_in_the_end(seed: int) -> None:
     assert (await store.status()).committed, f"seed {seed}: a world where nothing happens"
     assert 0 == (await store.status()).waiting, f"seed {seed}: no progress after the storm"
     await exact_copy(store, stream)
-
-

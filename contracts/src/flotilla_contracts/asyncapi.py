@@ -112,5 +112,3 @@ def _event_headers() -> dict[str, Any]:
     properties["traceparent"] = {"type": "string", "description": "W3C trace context."}
     required = ["ce-specversion", "content-type", *(f"ce-{name}" for name in fields["required"])]
     return {"type": "object", "properties": properties, "required": required}
-
-

@@ -56,7 +56,9 @@ class Envelope(BaseModel):
         }
         if self.causationid is not None:
             attributes["causationid"] = self.causationid
-        headers = {f"ce-{name}": quote(value, safe=_PRINTABLE) for name, value in attributes.items()}
+        headers = {
+            f"ce-{name}": quote(value, safe=_PRINTABLE) for name, value in attributes.items()
+        }
         headers["content-type"] = CONTENT_TYPE
         if self.traceparent is not None:
             headers["traceparent"] = self.traceparent

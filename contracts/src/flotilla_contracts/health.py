@@ -1,5 +1,7 @@
 """How a service says how it is, over the bus: `qry.<service>.get-health`, with an empty body `{}`."""
 
+from pydantic import Field
+
 from flotilla_contracts.message import Reply
 from flotilla_contracts.wire import subject_token
 
@@ -17,7 +19,7 @@ class HealthReply(Reply):
     service: str
     ready: bool
     missing: tuple[str, ...] = ()
-    lag: dict[str, LagReply] = {}
+    lag: dict[str, LagReply] = Field(default_factory=dict)
 
 
 def health_subject(service: str) -> str:

@@ -22,9 +22,7 @@ def subject_token(text: str) -> str:
 def event_subject(service: str, tenant: str, event_type: str) -> str:
     """Return where an event of `event_type` (`<aggregate>.<event>.v<n>`) is published."""
     aggregate, event, _version = event_type.split(".")
-    return ".".join(
-        ["evt", *(subject_token(part) for part in (service, tenant, aggregate, event))]
-    )
+    return ".".join(["evt", *(subject_token(part) for part in (service, tenant, aggregate, event))])
 
 
 def event_stream(service: str) -> str:

@@ -113,7 +113,9 @@ class Aggregate[C, S, E]:
         if loaded.snapshot and self.snapshots:
             state = self.snapshots.load(loaded.snapshot.state)
             version = loaded.snapshot.version
-        if [event.version for event in loaded.events] != list(range(version + 1, loaded.version + 1)):
+        if [event.version for event in loaded.events] != list(
+            range(version + 1, loaded.version + 1)
+        ):
             raise Corrupt(f"events are missing between versions {version} and {loaded.version}")
         return self.decider.fold(map(self.codec.decode, loaded.events), state)
 

@@ -60,7 +60,7 @@ async def _drive(
             shown.trouble = f"{shown.name} halted: {error}"
             log.critical("background.halted", work=shown.name, error=str(error))
             return
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever it was, the work has to go on
             if clock.monotonic_s() - started_s > BACKOFF_MAX_S:
                 failures = 0
             failures += 1

@@ -44,7 +44,9 @@ class Context:
             "consistency-token": self.consistency_token,
             "timeout-s": self.timeout_s,
         }
-        headers = {_PREFIX + name: str(value) for name, value in fields.items() if value is not None}
+        headers = {
+            _PREFIX + name: str(value) for name, value in fields.items() if value is not None
+        }
         return headers | ({"traceparent": self.traceparent} if self.traceparent else {})
 
     @classmethod

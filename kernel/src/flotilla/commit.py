@@ -60,7 +60,9 @@ class GroupCommitter:
 
         """
         if self._queued_units + len(units) > self._queue_units_max:
-            raise Unavailable(f"{self._queued_units} commands are waiting to be committed; back off")
+            raise Unavailable(
+                f"{self._queued_units} commands are waiting to be committed; back off"
+            )
         waiting = _Waiting(units, asyncio.get_running_loop().create_future())
         self._queue.append(waiting)
         self._queued_units += len(units)

@@ -1,5 +1,6 @@
-"""A hint that something was committed, so that nobody has to poll fast. Best effort by design:
-a lost ring costs a poll interval, never an event.
+"""A hint that something was committed, so that nobody has to poll fast.
+
+Best effort by design: a lost ring costs a poll interval, never an event.
 """
 
 import asyncio
@@ -8,7 +9,6 @@ from contextlib import asynccontextmanager
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
-
 
 
 class Doorbell:

@@ -20,6 +20,8 @@ from flotilla.store import (
     Committed,
     Conflicted,
     Failed,
+    Loaded,
+    Outcome,
     Replayed,
     Reused,
     StoredReply,
@@ -30,6 +32,9 @@ from flotilla.store import (
 IDLE_ROUNDS_MAX = 10
 """Rounds in a row in which nobody of a batch gets anywhere, before they are told `Conflict`."""
 BACKOFF_BASE_S = 0.002
+
+Tentative = tuple[int, Unit | None, Settled]
+"""A decision by its index, what it would commit, and what to tell its caller if that is committed."""
 
 
 async def execute[C, S, E](
@@ -56,33 +61,53 @@ async def execute[C, S, E](
 async def _round[C, S, E](
     aggregate: Aggregate[C, S, E], stream: StreamId, decisions: Mapping[int, Decision[S, E]]
 ) -> dict[int, Settled]:
-    claims = [d.claim.key for d in decisions.values() if d.claim]
-    loaded = await aggregate.load(stream, claims)
+    loaded = await aggregate.load(stream, [d.claim.key for d in decisions.values() if d.claim])
+    tentative = _decide(aggregate, stream, decisions, loaded)
+    units = [unit for _, unit, _ in tentative if unit]
+    outcomes = await aggregate.commit(units) if units else ()
+    return _settle(stream, tentative, outcomes)
+
+
+def _decide[C, S, E](
+    aggregate: Aggregate[C, S, E],
+    stream: StreamId,
+    decisions: Mapping[int, Decision[S, E]],
+    loaded: Loaded,
+) -> list[Tentative]:
+    """Decide one after the other, each on the state that the ones before it would lead to."""
     state, version = aggregate.rehydrate(loaded), loaded.version
-    tentative: list[tuple[int, Unit | None, Settled]] = []
+    tentative: list[Tentative] = []
     claimed: set[ClaimKey] = set()
     for i, decision in decisions.items():
-        if (claim := decision.claim) and claim.key in claimed:
+        claim = decision.claim
+        if claim and claim.key in claimed:
             continue  # a twin: the next round finds its reply
         if claim and (known := loaded.replies.get(claim.key)):
             tentative.append((i, None, _replay(claim, known)))
             continue
+        if decision.expected not in (None, version):
+            mismatch = VersionMismatch(f"expected version {decision.expected}, it is {version}")
+            tentative.append((i, None, mismatch))
+            continue
         try:
-            if decision.expected not in (None, version):
-                raise VersionMismatch(f"expected version {decision.expected}, it is {version}")
             unit, state, done = aggregate.unit(stream, decision, (state, version))
-        except Exception as refusal:  # noqa: BLE001 - a refusal, or a bug that only its caller pays for
+        except Exception as refusal:  # noqa: BLE001 - refused, or a bug that only its caller pays for
             tentative.append((i, None, refusal))
             continue
         version = done.version or version
         claimed |= {claim.key} if claim else set()
         tentative.append((i, unit, done))
+    return tentative
 
-    units = [unit for _, unit, _ in tentative if unit]
-    outcomes = iter(await aggregate.commit(units) if units else ())
+
+def _settle(
+    stream: StreamId, tentative: Sequence[Tentative], outcomes: Sequence[Outcome]
+) -> dict[int, Settled]:
+    """Settle up to the first unit that was not committed: what follows was decided on a phantom."""
     settled: dict[int, Settled] = {}
+    told = iter(outcomes)
     for i, unit, result in tentative:
-        match next(outcomes) if unit else Committed():
+        match next(told) if unit else Committed():
             case Committed():
                 settled[i] = result
                 continue
@@ -94,7 +119,7 @@ async def _round[C, S, E](
                 settled[i] = error
             case Conflicted():
                 pass
-        break  # whatever was decided after this unit was decided on a phantom
+        break
     return settled
 
 

@@ -62,9 +62,7 @@ class Counters:
         """Answer with a page of a counter's events, as they were stored."""
         query = parse(GetCounterHistory, request)
         stream = _stream(request.context, query.counter_id)
-        events = await self.store.read(
-            stream, after=Version(query.after), limit=query.limit + 1
-        )
+        events = await self.store.read(stream, after=Version(query.after), limit=query.limit + 1)
         if not events and not await self.store.read(stream, limit=1):
             raise Rejected(f"no counter {query.counter_id}", code=ErrorCode.COUNTER_NOT_FOUND)
         page = events[: query.limit]
@@ -92,5 +90,3 @@ def _stream(context: Context, counter_id: str) -> StreamId:
         return stream_id(context.tenant, AGGREGATE, counter_id)
     except ValueError as error:
         raise Rejected(str(error), code=ErrorCode.TENANT_INVALID) from None
-
-

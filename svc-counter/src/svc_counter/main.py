@@ -102,5 +102,3 @@ async def compose(bindings: Bindings) -> AsyncIterator[Running]:
             await serve_health(bindings.bus, health_subject(SERVICE), NAME, health)
             yield Running(NAME, health)
         await lanes.drain()
-
-

@@ -103,7 +103,9 @@ class JetStreamLog:
                 raise WrongLastSequence(text)
             raise Unavailable(text)
         if reply.get("seq") != expected:
-            raise Corrupt(f"{self._name}: published up to {expected}, broker says {reply.get('seq')}")
+            raise Corrupt(
+                f"{self._name}: published up to {expected}, broker says {reply.get('seq')}"
+            )
 
     def _config(self, first: Offset | None = None) -> StreamConfig:
         return StreamConfig(

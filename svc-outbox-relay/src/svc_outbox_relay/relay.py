@@ -140,7 +140,9 @@ class Relay:
         while recorded < published:
             messages = await self.stream.read(after=recorded, limit=self.batch_messages_max)
             if not messages or messages[0].offset != recorded + 1:
-                raise Corrupt(f"{self.log}: the stream lost message {recorded + 1} before its ledger")
+                raise Corrupt(
+                    f"{self.log}: the stream lost message {recorded + 1} before its ledger"
+                )
             named = [m.event for m in messages if m.event]
             known = {(e.event.stream, e.event.version): e for e in await self.outbox.find(named)}
             offsets: list[tuple[int, Offset]] = []
@@ -159,7 +161,9 @@ class Relay:
             entries = await self.outbox.published(after=published, limit=self.batch_messages_max)
             first = entries[0].offset if entries else None
             if first is not None and first != published + 1 and not published:
-                published = Offset(first - 1)  # older ledger rows were pruned: begin where it begins
+                published = Offset(
+                    first - 1
+                )  # older ledger rows were pruned: begin where it begins
                 await self.stream.restart_at(first)
             offsets = [entry.offset for entry in entries]
             if offsets != list(range(published + 1, published + 1 + len(entries))) or not entries:

@@ -121,5 +121,3 @@ class LogStreamContract:
 
         assert 1002 == await stream.last_sequence()
         assert [1001, 1002] == [m.offset for m in await stream.read(after=START, limit=9)]
-
-

@@ -81,6 +81,4 @@ async def list_counters(views: ViewStore, tenant: str, *, after: str, limit: int
         CounterReply.model_construct(counter_id=counter_id, value=value, version=version)
         for counter_id, value, version in rows[:limit]
     )
-    return CounterPage(
-        items=items, next_cursor=items[-1].counter_id if len(rows) > limit else None
-    )
+    return CounterPage(items=items, next_cursor=items[-1].counter_id if len(rows) > limit else None)

@@ -145,5 +145,3 @@ def _sequence(reply: str) -> Offset:
     """
     tokens = reply.split(".")
     return Offset(int(tokens[5] if len(tokens) == 9 else tokens[7]))  # noqa: PLR2004 - see above
-
-

@@ -77,9 +77,7 @@ def _applied(name: str, batch: Sequence[LogEvent]) -> None:
     mark(f"project.{name}", (event.traceparent for event in batch))
 
 
-async def _health(
-    projector: Projector, work: Background, source: Outbox, clock: Clock
-) -> Health:
+async def _health(projector: Projector, work: Background, source: Outbox, clock: Clock) -> Health:
     view = projector.projection
     checkpoint = await projector.views.checkpoint(view.name, view.log)
     status = await source.status()
@@ -91,7 +89,7 @@ async def _health(
     PROJECTION_LAG_SECONDS.labels(view.name).set(lag.seconds)
     missing = [work.trouble] if work.trouble else []
     if lag.seconds > view.staleness_budget_s:
-        missing.append(f"{view.name} is {lag.seconds:.1f} s behind; {view.staleness_budget_s} allowed")
+        missing.append(
+            f"{view.name} is {lag.seconds:.1f} s behind; {view.staleness_budget_s} allowed"
+        )
     return Health(tuple(missing), {f"projection.{view.name}": lag})
-
-

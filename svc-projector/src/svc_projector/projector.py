@@ -23,6 +23,7 @@ from flotilla import (
     Projection,
     ViewStore,
 )
+from flotilla.outbox import START
 from flotilla.store import tenant_of
 
 BATCH_EVENTS_MAX = 500
@@ -36,7 +37,7 @@ class Projector:
     views: ViewStore
     source: Outbox
     on_applied: Callable[[Sequence[LogEvent]], None] = lambda _batch: None
-    checkpoint: Checkpoint = Checkpoint(Offset(0))
+    checkpoint: Checkpoint = field(default_factory=lambda: Checkpoint(START))
     moved: asyncio.Condition = field(default_factory=asyncio.Condition)
     """Notified whenever the view moved: whoever waits for a version looks again."""
 

@@ -53,9 +53,7 @@ class CounterQueries:
 
         await self._until(caught_up, token, min(self.wait_max_s, request.context.timeout_s))
 
-    async def _until(
-        self, fact: Callable[[], Awaitable[bool]], token: str, limit_s: float
-    ) -> None:
+    async def _until(self, fact: Callable[[], Awaitable[bool]], token: str, limit_s: float) -> None:
         try:
             async with asyncio.timeout(limit_s):
                 while not await fact():
@@ -83,5 +81,3 @@ def _parse_token(token: str, tenant: str) -> tuple[str, int]:
         case [owner, "counter", counter_id] if owner == tenant and version.isdecimal():
             return counter_id, int(version)
     raise Rejected("not a consistency token of this tenant", code="consistency-token-invalid")
-
-

@@ -1,7 +1,7 @@
 """Where events and views live. For composition roots only: everybody else knows the ports.
 
-A store's URL says which adapter: `postgresql://…`, `libsql:///absolute/path.db`, `memory://name`. Opening a store
-migrates its schema to what this version of the code needs.
+A store's URL says which adapter: `postgresql://…`, `libsql:///absolute/path.db`, `memory://name`.
+Opening a store migrates its schema to what this version of the code needs.
 """
 
 from collections.abc import AsyncIterator
@@ -69,4 +69,6 @@ async def open_views(url: str, *, service: str) -> AsyncIterator[ViewStore]:
 
 def _unknown(url: str) -> str:
     scheme = url.split("://", 1)[0]
-    return f"no store adapter for {scheme!r}; write postgresql://…, libsql:///path.db or memory://name"
+    return (
+        f"no store adapter for {scheme!r}; write postgresql://…, libsql:///path.db or memory://name"
+    )

@@ -35,7 +35,10 @@ def _plan_round(units: Sequence[Unit], waiting: Sequence[int]) -> tuple[list[Cha
     for i in waiting:
         unit = units[i]
         streams = {append.stream for append in unit.appends}
-        touched: set[StreamId | ClaimKey] = {*streams, *([unit.record.claim] if unit.record else ())}
+        touched: set[StreamId | ClaimKey] = {
+            *streams,
+            *([unit.record.claim] if unit.record else ()),
+        }
         clashes = touched & taken
         single = unit.appends[0] if len(unit.appends) == 1 else None
         end = open_ends.get(single.stream) if single else None

@@ -40,7 +40,9 @@ class OutboxContract:
             status.oldest_waiting_s,
         )
 
-    async def test_what_is_committed_waits_in_order_of_its_stream(self, store: ServiceStore) -> None:
+    async def test_what_is_committed_waits_in_order_of_its_stream(
+        self, store: ServiceStore
+    ) -> None:
         """Positions grow with versions, whatever else is in the batch."""
         await commit(store, append(A, 0, '"1"', '"2"'), append(B, 0, '"1"'), append(A, 2, '"3"'))
 

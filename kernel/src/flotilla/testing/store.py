@@ -48,7 +48,9 @@ def record(
     return IdempotencyRecord(ClaimKey("acme", "thing", key), fingerprint, reply, ttl_s)
 
 
-async def commit_one(store: EventStore, *appends: Append, by: IdempotencyRecord | None = None) -> Outcome:
+async def commit_one(
+    store: EventStore, *appends: Append, by: IdempotencyRecord | None = None
+) -> Outcome:
     """Commit a single unit and return its outcome."""
     [outcome] = await store.commit([Unit(appends, by)])
     return outcome
@@ -83,7 +85,10 @@ class EventStoreContract:
         """Every field, to the byte: spaces, order of keys, unicode, numbers that floats would spoil."""
         text = '{ "b":1.0, "a" : "ü😀\\u0000 \\"", "n":12345678901234567890 }'
         event = NewEvent(
-            "0198c5a2-7a5e-7cc3-8a51-3f1d2c4b5a69", "thing.happened.v1", text, {"k": "ü\n'", "x": ""}
+            "0198c5a2-7a5e-7cc3-8a51-3f1d2c4b5a69",
+            "thing.happened.v1",
+            text,
+            {"k": "ü\n'", "x": ""},
         )
         await commit_one(store, Append(A, EMPTY, (event,)))
 
@@ -170,7 +175,9 @@ class EventStoreContract:
         """The second stream's conflict undoes the first stream's append."""
         await commit_one(store, append(B, 0, '"b1"'))
 
-        refused = await commit_one(store, append(A, 0, '"a1"'), append(B, 0, '"b?"'), by=record("k"))
+        refused = await commit_one(
+            store, append(A, 0, '"a1"'), append(B, 0, '"b?"'), by=record("k")
+        )
         accepted = await commit_one(store, append(A, 0, '"a1"'), append(B, 1, '"b2"'))
 
         assert (Conflicted(), Committed()) == (refused, accepted)
@@ -198,7 +205,9 @@ class EventStoreContract:
             ]
         )
 
-        assert [Committed(), Conflicted(), Replayed(b"first"), Reused(), Committed()] == list(outcomes)
+        assert [Committed(), Conflicted(), Replayed(b"first"), Reused(), Committed()] == list(
+            outcomes
+        )
         assert (['"a1"', '"a2"'], ['"b1"']) == (await payloads(store, A), await payloads(store, B))
 
     async def test_units_of_one_stream_in_one_batch_follow_each_other(
@@ -308,7 +317,11 @@ class EventStoreContract:
     async def test_a_key_belongs_to_its_tenant_and_scope(self, store: EventStore) -> None:
         """The same key elsewhere is another key."""
         mine = record("k")
-        for claim in (ClaimKey("acme", "thing", "k"), ClaimKey("rival", "thing", "k"), ClaimKey("acme", "x", "k")):
+        for claim in (
+            ClaimKey("acme", "thing", "k"),
+            ClaimKey("rival", "thing", "k"),
+            ClaimKey("acme", "x", "k"),
+        ):
             other = IdempotencyRecord(claim, mine.fingerprint, claim.tenant.encode(), HOUR_S)
             stream = stream_id(claim.tenant, claim.scope, "a")
             assert Committed() == await commit_one(store, append(stream, 0, "1"), by=other)
@@ -418,5 +431,3 @@ class EventStoreContract:
             assert list(range(1, len(events) + 1)) == [e.version for e in loaded.events]
             stored += events
         assert sorted(acknowledged) == sorted(stored)
-
-

@@ -1,6 +1,6 @@
 """What every view store promises, as tests. Subclass with a `views` fixture.
 
-The fixture yields an empty view store in which the table `tally(name text primary key, n bigint)` exists.
+The fixture yields an empty view store in which the table `tally(name, n)` of `TALLY` exists.
 """
 
 import asyncio

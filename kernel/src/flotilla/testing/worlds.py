@@ -45,7 +45,7 @@ def new_event(
 
 
 async def eventually[T](
-    fact: Callable[[], Awaitable[T | None | bool]], *, within_s: float = 10.0, what: str = ""
+    fact: Callable[[], Awaitable[T | bool | None]], *, within_s: float = 10.0, what: str = ""
 ) -> T:
     """Return the first truthy answer of `fact`, asked again and again.
 

@@ -67,10 +67,8 @@ def claim_arrays(units: Sequence[Unit], chains: Sequence[Chain]) -> list[list[An
         for record in (units[i].record for i in chain):
             if record:
                 key = record.claim
-                rows.append(
-                    (n, key.tenant, key.scope, key.key)
-                    + (record.fingerprint, record.reply, record.ttl_s)
-                )
+                stored = (record.fingerprint, record.reply, record.ttl_s)
+                rows.append((n, key.tenant, key.scope, key.key, *stored))
     return _columns(rows, 7)
 
 
@@ -81,10 +79,8 @@ def event_arrays(units: Sequence[Unit], chains: Sequence[Chain]) -> list[list[An
         for append in (append for i in chain for append in units[i].appends):
             for version, event in enumerate(append.events, start=append.expected + 1):
                 metadata = json.dumps(dict(event.metadata), ensure_ascii=False)
-                rows.append(
-                    (n, append.stream, version, event.event_id)
-                    + (event.type, event.payload, metadata)
-                )
+                text = (event.event_id, event.type, event.payload, metadata)
+                rows.append((n, append.stream, version, *text))
     return _columns(rows, 7)
 
 

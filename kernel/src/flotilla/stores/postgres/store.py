@@ -106,7 +106,9 @@ class PostgresStore:
         outcomes: list[Outcome | None] = [_refusal(unit) for unit in units]
         sound = [i for i, refused in enumerate(outcomes) if refused is None]
         for chains in plan_rounds([units[i] for i in sound]):
-            for index, outcome in (await self._commit_round([units[i] for i in sound], chains)).items():
+            for index, outcome in (
+                await self._commit_round([units[i] for i in sound], chains)
+            ).items():
                 outcomes[sound[index]] = outcome
         return [outcome for outcome in outcomes if outcome is not None]
 
@@ -139,7 +141,9 @@ class PostgresStore:
             await self._fetch(_RECORD, [p for p, _ in offsets], [o for _, o in offsets])
         except (asyncpg.UniqueViolationError, asyncpg.PostgresError) as error:
             if error.sqlstate in {"FT001", "23505"}:
-                raise Corrupt(f"{self._log}: offsets {offsets[:3]}… contradict the ledger") from error
+                raise Corrupt(
+                    f"{self._log}: offsets {offsets[:3]}… contradict the ledger"
+                ) from error
             raise
 
     async def last_offset(self) -> Offset:
@@ -235,5 +239,3 @@ def _failed(error: Exception) -> Failed:
     failed = Failed(Unstorable(f"the database cannot store this: {error}"))
     failed.error.__cause__ = error
     return failed
-
-
