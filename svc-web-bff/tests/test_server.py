@@ -12,10 +12,14 @@ import pytest
 
 from flotilla.bus import Answer, Context, Request
 from flotilla.buses.local import LocalBus
+from flotilla.clock import SystemClock, uuid7
 from flotilla.service import Bindings, HttpBinding, Running
+from flotilla.settings import StartRefused
 from flotilla_contracts.health import health_subject
+from svc_web_bff.app import build
 from svc_web_bff.main import compose
-from svc_web_bff.settings import Settings, StartRefused
+from svc_web_bff.server import _Embedded, serving
+from svc_web_bff.settings import Settings
 
 HEAD = b"Host: x\r\nX-Tenant-Id: acme\r\nIdempotency-Key: k\r\nContent-Type: application/json\r\n"
 POST = b"POST /v1/counters/visits/increment HTTP/1.1\r\n" + HEAD
@@ -250,3 +254,18 @@ async def test_starting_leaves_the_logging_of_the_process_alone(
             assert not logging.getLogger("_granian").handlers
     finally:
         handler.close()
+
+
+async def test_a_server_that_dies_ends_its_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def die(server: _Embedded) -> None:
+        server._listening.close()
+        await asyncio.sleep(0)
+        raise OSError("on purpose")
+
+    monkeypatch.setattr(_Embedded, "serve", die)
+    app = build(LocalBus(), clock=SystemClock(), ids=uuid7, services=(), settings=Settings())
+    binding = HttpBinding("127.0.0.1", 0)
+
+    with pytest.raises(RuntimeError, match="ended by itself"):
+        async with asyncio.timeout(10), serving(app, binding, stop_timeout_s=1):
+            await asyncio.Event().wait()

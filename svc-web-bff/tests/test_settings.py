@@ -2,13 +2,14 @@ import pytest
 from pydantic import ValidationError
 
 from flotilla.service import Bindings
+from flotilla.settings import StartRefused
 from svc_web_bff.main import compose
-from svc_web_bff.settings import Settings, StartRefused, load_settings
+from svc_web_bff.settings import Settings
 
 
 def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLOTILLA_WEB_BFF_REQUEST_TIMEOUT_S", "2.5")
-    assert load_settings() == Settings(request_timeout_s=2.5)
+    assert Settings.read() == Settings(request_timeout_s=2.5)
 
 
 def test_settings_are_frozen() -> None:
@@ -29,14 +30,14 @@ def test_an_unknown_setting_is_refused_with_the_cure(
 ) -> None:
     monkeypatch.setenv(f"FLOTILLA_WEB_BFF_{name}", "1")
     with pytest.raises(StartRefused, match=cure.replace("?", r"\?")) as refused:
-        load_settings()
+        Settings.read()
     assert refused.value.code == "setting-unknown"
 
 
 def test_a_value_that_is_not_allowed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLOTILLA_WEB_BFF_BODY_BYTES_MAX", "lots")
     with pytest.raises(StartRefused, match="FLOTILLA_WEB_BFF_BODY_BYTES_MAX: ") as refused:
-        load_settings()
+        Settings.read()
     assert refused.value.code == "setting-invalid"
 
 

@@ -58,7 +58,7 @@ class CounterSnapshots:
 @asynccontextmanager
 async def compose(bindings: Bindings) -> AsyncIterator[Running]:
     """Run the service while the block runs."""
-    settings = Settings()
+    settings = Settings.read()
     async with (
         open_store(bindings.stores[SERVICE], service=SERVICE) as store,
         connected(bindings.nats_url, name=NAME) as nats,

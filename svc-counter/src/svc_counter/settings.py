@@ -3,16 +3,18 @@
 from typing import Annotated, Self
 
 from pydantic import Field, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
+
+from flotilla.settings import ServiceSettings
 
 VALUE_LIMIT = 2**53 - 1
 """Every JSON reader keeps integers up to here."""
 
 
-class Settings(BaseSettings):
+class Settings(ServiceSettings):
     """Checked together, frozen, with units in the names."""
 
-    model_config = SettingsConfigDict(env_prefix="FLOTILLA_COUNTER_", frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(env_prefix="FLOTILLA_COUNTER_")
 
     upper_bound: Annotated[int, Field(ge=0, le=VALUE_LIMIT)] = 10**15
     """No counter counts past it."""

@@ -35,7 +35,7 @@ SHOW_EVERY_S = 2.0
 @asynccontextmanager
 async def compose(bindings: Bindings) -> AsyncIterator[Running]:
     """Run the relays while the block runs."""
-    settings = Settings()
+    settings = Settings.read()
     clock, chance = bindings.clock, bindings.chance
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context

@@ -3,17 +3,16 @@
 from typing import Annotated, Self
 
 from pydantic import Field, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
+from flotilla.settings import ServiceSettings
 from svc_outbox_relay.relay import BATCH_MESSAGES_MAX
 
 
-class Settings(BaseSettings):
+class Settings(ServiceSettings):
     """Checked together, frozen, with units in the names."""
 
-    model_config = SettingsConfigDict(
-        env_prefix="FLOTILLA_OUTBOX_RELAY_", frozen=True, extra="forbid"
-    )
+    model_config = SettingsConfigDict(env_prefix="FLOTILLA_OUTBOX_RELAY_")
 
     batch_messages_max: Annotated[int, Field(ge=1, le=BATCH_MESSAGES_MAX)] = BATCH_MESSAGES_MAX
     poll_min_s: Annotated[float, Field(gt=0, le=10)] = 0.02

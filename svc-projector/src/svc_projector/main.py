@@ -30,7 +30,7 @@ SHOW_EVERY_S = 2.0
 @asynccontextmanager
 async def compose(bindings: Bindings) -> AsyncIterator[Running]:
     """Run the projections while the block runs."""
-    settings, view = Settings(), CounterView()
+    settings, view = Settings.read(), CounterView()
     clock, chance = bindings.clock, bindings.chance
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context

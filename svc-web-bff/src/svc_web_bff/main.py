@@ -5,10 +5,11 @@ from contextlib import asynccontextmanager
 
 from flotilla.health import serve_health
 from flotilla.service import Bindings, Health, Running
+from flotilla.settings import StartRefused
 from flotilla_contracts.health import health_subject
 from svc_web_bff.app import SERVICE, build
 from svc_web_bff.server import serving
-from svc_web_bff.settings import Settings, StartRefused, load_settings, require_supported
+from svc_web_bff.settings import Settings, require_supported
 
 NAME = "svc-web-bff"
 
@@ -21,7 +22,7 @@ async def compose(bindings: Bindings, settings: Settings | None = None) -> Async
         StartRefused: a setting, the profile, the binding or the port does not allow it.
 
     """
-    settings = settings or load_settings()
+    settings = settings or Settings.read()
     require_supported(settings)
     if bindings.http is None:
         raise StartRefused(

@@ -25,8 +25,8 @@ from granian.server.embed import Server
 from litestar import Litestar
 
 from flotilla.service import HttpBinding
+from flotilla.settings import StartRefused
 from svc_web_bff.app import edge_of
-from svc_web_bff.settings import StartRefused
 
 BACKLOG = 1024
 PORT_MAX = 65_535
@@ -80,15 +80,29 @@ async def serving(
 
     Raises:
         StartRefused: the port is taken, or the address cannot be used.
+        RuntimeError: the server ended by itself; the block is cancelled.
 
     """
     listening = _listen(binding)
     host, port = listening.getsockname()[:2]
     server = _Embedded(app, listening)
     task = asyncio.create_task(server.serve(), name="web-bff http server")
+    owner = asyncio.current_task()
+
+    def died(_: asyncio.Task[None]) -> None:
+        if owner:
+            owner.cancel()
+
+    task.add_done_callback(died)
     try:
         yield Serving(_url(host, port), task)
+    except asyncio.CancelledError:
+        if owner and task.done():
+            owner.uncancel()
+            raise RuntimeError("the HTTP server ended by itself") from task.exception()
+        raise
     finally:
+        task.remove_done_callback(died)
         server.stop()  # type: ignore[no-untyped-call] # granian has no types here
         await _stopped(task, app, stop_timeout_s)
 
@@ -99,7 +113,8 @@ async def _stopped(task: asyncio.Task[None], app: Litestar, stop_timeout_s: floa
         edge_of(app).stop_now()
         await asyncio.wait({task}, timeout=_ABANDON_S)
     if task.done():
-        task.result()
+        if not task.cancelled() and (error := task.exception()):
+            _log.warning("the HTTP server failed", error=repr(error))
         return
     # Cancelling it would make granian trip over its own future when the connection ends.
     _log.warning("some clients keep half a request open; their connections are abandoned")
