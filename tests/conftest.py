@@ -1,6 +1,6 @@
 """The fleet from outside: real processes, their real servers, every topology."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from itertools import count
 from pathlib import Path
 
@@ -8,20 +8,28 @@ import pytest
 import pytest_asyncio
 from fleet import TOPOLOGIES, Fleet
 
+from flotilla.testing.servers import open_folder
+
 _numbers = count(1)
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session", params=TOPOLOGIES)
-async def fleet(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Fleet]:
+async def fleet(request: pytest.FixtureRequest) -> AsyncIterator[Fleet]:
     """A running fleet that all tests of a topology share; each has a tenant of its own."""
-    fleet = Fleet(request.param, tmp_path_factory.mktemp("fleet"))
-    await fleet.start()
-    try:
-        yield fleet
-    finally:
-        assert await fleet.stop() == 0, fleet.tail()
+    with open_folder() as folder:
+        fleet = Fleet(request.param, folder)
+        await fleet.start()
+        try:
+            yield fleet
+        finally:
+            assert await fleet.stop() == 0, fleet.tail()
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """A folder that PostgreSQL's user may reach, unlike pytest's own."""
+    with open_folder() as folder:
+        yield folder
 
 
 @pytest.fixture

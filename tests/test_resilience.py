@@ -180,6 +180,7 @@ async def test_a_broker_that_is_killed_under_load_costs_time_and_nothing_else(
     await asyncio.gather(nemesis(), *(work(w) for w in range(4)))
 
     assert 3 == len(set(killed))
+    await fleet.until_ready()
     for worker in range(4):
         assert (40, 41) == await total(fleet, f"c{worker}")
     await exact_copy(fleet)

@@ -2,13 +2,13 @@
 
 import os
 import subprocess
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from flotilla.testing import servers
 from flotilla_platform.testing import Fleet, run_flotilla, start_fleet
 
 ENV = {
@@ -62,8 +62,8 @@ def run(tmp_path: Path) -> Run:
 @pytest.fixture
 def open_folder() -> Iterator[Path]:
     """A folder that another user may pass; pytest closes its own to everybody, again and again."""
-    with tempfile.TemporaryDirectory(prefix="flotilla-platform-", dir="/tmp") as folder:
-        yield Path(folder)
+    with servers.open_folder() as folder:
+        yield folder
 
 
 @pytest.fixture

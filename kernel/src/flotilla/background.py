@@ -1,6 +1,6 @@
 """Work that goes on in the background and never dies silently.
 
-    working ──returns──▶ working        a pass is over; the next begins
+    working ──returns──▶ working        a pass is over, or `recovered` was called: no trouble
        │ │
        │ └──Corrupt──▶ halted           a promise is broken: stop, say so in health, wait for a human
        └────any other error──▶ backing off ──▶ working
@@ -33,10 +33,17 @@ class Background:
     name: str
     trouble: str | None = None
 
+    def recovered(self) -> None:
+        """Say, from within work that goes on for ever, that it works again."""
+        self.trouble = None
+
+
+Work = Callable[[Background], Awaitable[None]]
+
 
 @asynccontextmanager
 async def background(
-    name: str, work: Callable[[], Awaitable[None]], *, clock: Clock, chance: random.Random
+    name: str, work: Work, *, clock: Clock, chance: random.Random
 ) -> AsyncIterator[Background]:
     """Run `work` again and again until the block ends."""
     shown = Background(name)
@@ -48,14 +55,12 @@ async def background(
         await asyncio.wait([task], timeout=STOP_TIMEOUT_S)
 
 
-async def _drive(
-    shown: Background, work: Callable[[], Awaitable[None]], clock: Clock, chance: random.Random
-) -> None:
+async def _drive(shown: Background, work: Work, clock: Clock, chance: random.Random) -> None:
     failures = 0
     while True:
         started_s = clock.monotonic_s()
         try:
-            await work()
+            await work(shown)
         except Corrupt as error:
             shown.trouble = f"{shown.name} halted: {error}"
             log.critical("background.halted", work=shown.name, error=str(error))
@@ -70,4 +75,5 @@ async def _drive(
             pause_s = min(BACKOFF_MAX_S, BACKOFF_BASE_S * 2 ** min(failures, 10))
             await clock.sleep(pause_s * (0.5 + chance.random() / 2))
         else:
-            failures, shown.trouble = 0, None
+            failures = 0
+            shown.recovered()

@@ -1,14 +1,24 @@
 """What the tests of the embedded servers share."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
 
 import pytest
+
+from flotilla.testing.servers import open_folder
 
 LIMIT_S = 30.0
 _POLL_S = 0.05
 
 type Eventually = Callable[[Callable[[], Awaitable[bool]]], Awaitable[None]]
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """A folder that PostgreSQL's user may reach; others in the middle may be closed by the test."""
+    with open_folder() as folder:
+        yield folder
 
 
 @pytest.fixture

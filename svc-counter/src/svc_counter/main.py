@@ -20,7 +20,7 @@ from flotilla import (
     StreamId,
     execute,
 )
-from flotilla.background import background
+from flotilla.background import Background, background
 from flotilla.doorbell import Doorbell
 from flotilla.health import serve_health
 from flotilla.nats import connected
@@ -93,7 +93,7 @@ async def compose(bindings: Bindings) -> AsyncIterator[Running]:
             await store.status()
             return Health()
 
-        async def clean_up() -> None:
+        async def clean_up(_: Background) -> None:
             await store.forget_expired()
             await bindings.clock.sleep(CLEAN_UP_EVERY_S)
 

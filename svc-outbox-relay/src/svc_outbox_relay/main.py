@@ -48,7 +48,7 @@ async def compose(bindings: Bindings) -> AsyncIterator[Running]:
             work = partial(keep_relaying, _relay(log, outboxes[log], nats, settings), ear, settings)
             relays.append(await enter(background(f"relay.{log}", work, clock=clock, chance=chance)))
 
-        async def show() -> None:
+        async def show(_: Background) -> None:
             await _lag(outboxes)
             await clock.sleep(SHOW_EVERY_S)
 
@@ -72,9 +72,10 @@ async def _lag(outboxes: Mapping[str, Outbox]) -> dict[str, Lag]:
     return lag
 
 
-async def keep_relaying(relay: Relay, ear: Ear, settings: Settings) -> None:
+async def keep_relaying(relay: Relay, ear: Ear, settings: Settings, shown: Background) -> None:
     """Shake hands, then relay until an error; whoever runs this runs it again."""
     last = await relay.handshake()
+    shown.recovered()
     pause_s = settings.poll_min_s
     while True:
         before, last = last, await relay.relay_once(last)

@@ -19,7 +19,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
-from flotilla import LogEvent, Offset, StreamId, Unavailable, Version
+from flotilla import Corrupt, LogEvent, Offset, StreamId, Unavailable, Version
 from flotilla_contracts.wire import event_stream
 
 REQUEST_MESSAGES = 500
@@ -28,6 +28,7 @@ SILENCE_MAX_S = 3.5
 REQUEST_EXPIRES_S = 30.0
 INACTIVE_THRESHOLD_S = 60.0
 TIMEOUT_S = 5.0
+_BROKER_ERRORS = (nats.errors.Error, nats.js.errors.Error, TimeoutError, OSError)
 
 
 class LogReader:
@@ -41,18 +42,17 @@ class LogReader:
         self._requested = 0
 
     async def batches(self, *, after: Offset) -> AsyncGenerator[list[LogEvent]]:
-        """Yield what follows `after`, for ever, in order.
+        """Yield what follows `after`, for ever, in order; an empty batch is a sign of life.
 
         Raises:
             Unavailable: the broker, the stream or the consumer is gone, or silent for too long.
+            Corrupt: a message is no event: somebody else published to the stream.
 
         """
         async with self._consumer(after) as (request_subject, inbox):
             while True:
                 await self._request(request_subject, inbox)
-                batch = [_log_event(message) for message in await self._next()]
-                if batch:
-                    yield batch
+                yield [self._log_event(message) for message in await self._next()]
 
     @asynccontextmanager
     async def _consumer(self, after: Offset) -> AsyncIterator[tuple[str, str]]:
@@ -67,13 +67,9 @@ class LogReader:
         )
         try:
             consumer = (await js.add_consumer(self._stream, config)).name
-        except (nats.errors.Error, nats.js.errors.Error, TimeoutError, OSError) as error:
+            subscription = await self._connection.subscribe(inbox, cb=self._arrive)
+        except _BROKER_ERRORS as error:
             raise Unavailable(f"{self._stream}: cannot read: {error!r}") from error
-
-        async def arrive(message: Msg) -> None:
-            self._arrived.put_nowait(message)
-
-        subscription = await self._connection.subscribe(inbox, cb=arrive)
         try:
             yield f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{consumer}", inbox
         finally:
@@ -81,8 +77,11 @@ class LogReader:
                 async with asyncio.timeout(1.0):
                     await subscription.unsubscribe()
                     await js.delete_consumer(self._stream, consumer)
-            except (nats.errors.Error, nats.js.errors.Error, TimeoutError, OSError):
+            except _BROKER_ERRORS:
                 pass  # the broker forgets it by itself
+
+    async def _arrive(self, message: Msg) -> None:
+        self._arrived.put_nowait(message)
 
     async def _request(self, subject: str, inbox: str) -> None:
         if self._requested > REQUEST_MESSAGES // 2:
@@ -92,7 +91,10 @@ class LogReader:
             "expires": int(REQUEST_EXPIRES_S * 1e9),
             "idle_heartbeat": int(HEARTBEAT_S * 1e9),
         }
-        await self._connection.publish(subject, json.dumps(request).encode(), reply=inbox)
+        try:
+            await self._connection.publish(subject, json.dumps(request).encode(), reply=inbox)
+        except _BROKER_ERRORS as error:
+            raise Unavailable(f"{self._stream}: cannot ask for more: {error!r}") from error
         self._requested += REQUEST_MESSAGES
 
     async def _next(self) -> list[Msg]:
@@ -122,11 +124,21 @@ class LogReader:
             raise Unavailable(f"{self._stream}: {status} {text}")
         self._requested = max(0, self._requested - int(headers.get("Nats-Pending-Messages", "0")))
 
+    def _log_event(self, message: Msg) -> LogEvent:
+        offset = _sequence(message.reply)
+        try:
+            return _log_event(offset, message)
+        except (KeyError, ValueError) as error:
+            raise Corrupt(
+                f"{self._stream}: message {offset} is no event ({error!r}): somebody else published"
+                " to the stream; see docs/runbooks/projector.md"
+            ) from error
 
-def _log_event(message: Msg) -> LogEvent:
+
+def _log_event(offset: Offset, message: Msg) -> LogEvent:
     headers = message.headers or {}
     return LogEvent(
-        _sequence(message.reply),
+        offset,
         unquote(headers["ce-tenant"]),
         StreamId(unquote(headers["ce-stream"])),
         Version(int(headers["ce-streamversion"])),

@@ -54,7 +54,7 @@ async def compose(bindings: Bindings) -> AsyncIterator[Running]:
         async def health() -> Health:
             return await _health(projector, work, source, clock)
 
-        async def show() -> None:
+        async def show(_: Background) -> None:
             await health()
             await clock.sleep(SHOW_EVERY_S)
 
@@ -63,13 +63,16 @@ async def compose(bindings: Bindings) -> AsyncIterator[Running]:
         yield Running(NAME, health)
 
 
-async def keep_projecting(projector: Projector, nats: Client, batch_events_max: int) -> None:
+async def keep_projecting(
+    projector: Projector, nats: Client, batch_events_max: int, shown: Background
+) -> None:
     """Follow the log from the checkpoint until an error; whoever runs this runs it again."""
     after = await projector.start()
     reader = LogReader(nats, projector.projection.log, batch_events_max=batch_events_max)
     async with aclosing(reader.batches(after=after)) as batches:
         async for batch in batches:
             await projector.project(batch)
+            shown.recovered()
 
 
 def _applied(name: str, batch: Sequence[LogEvent]) -> None:

@@ -21,6 +21,7 @@ from flotilla import (
     Outbox,
     OutboxEntry,
     Projection,
+    Unavailable,
     ViewStore,
 )
 from flotilla.outbox import START
@@ -47,16 +48,17 @@ class Projector:
         return self.checkpoint.offset
 
     async def project(self, batch: Sequence[LogEvent]) -> None:
-        """Fold a batch, which is in the order of its offsets.
+        """Fold a batch; what is in it twice, or was folded already, is left out.
 
         Raises:
             Fenced: another instance moved the checkpoint.
-            Unavailable: a store did not answer; nothing was applied that is not checkpointed.
+            Unavailable: a store did not answer, or the ledger does not have what is missing yet;
+                nothing was applied that is not checkpointed.
             Corrupt: an event is in neither the stream nor the store.
 
         """
-        new = [event for event in batch if event.offset > self.checkpoint.offset]
-        for run in _dense_runs(new):
+        new = {event.offset: event for event in batch if event.offset > self.checkpoint.offset}
+        for run in _dense_runs([new[offset] for offset in sorted(new)]):
             await self._close_gap(run[0].offset)
             await self._apply(run)
 
@@ -64,8 +66,14 @@ class Projector:
         """Apply what is missing before offset `upto`, from the store; never skip."""
         while (last := self.checkpoint.offset) + 1 < upto:
             limit = min(BATCH_EVENTS_MAX, upto - last - 1)
+            recorded = await self.source.last_offset()  # before the ledger is read: it grows
             entries = await self.source.published(after=last, limit=limit)
             offsets = [entry.offset for entry in entries]
+            if not entries and recorded <= last:  # the relay publishes first and records second
+                raise Unavailable(
+                    f"{self.projection.name}: offset {last + 1} of {self.projection.log} was not"
+                    " delivered and is not in the ledger yet"
+                )
             if not entries or offsets != list(range(last + 1, last + 1 + len(entries))):
                 raise Corrupt(
                     f"{self.projection.name}: offset {last + 1} of {self.projection.log} is neither"
