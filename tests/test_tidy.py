@@ -10,7 +10,7 @@ FUNCTION_CODE_LINES_MAX = 54
 MODULE_CODE_LINES_MAX = 260
 LOOP_BUDGETS = {
     # Raising one takes an ADR: these files are what everything else rests on.
-    "kernel/src/flotilla/execute.py": 100,
+    "kernel/src/flotilla/execute.py": 110,
     "kernel/src/flotilla/commit.py": 85,
     "kernel/src/flotilla/lanes.py": 65,
     "svc-outbox-relay/src/svc_outbox_relay/relay.py": 115,

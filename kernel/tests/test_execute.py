@@ -5,7 +5,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 from pydantic import BaseModel
@@ -32,7 +32,8 @@ from flotilla import (
     uuid7,
 )
 from flotilla.execute import IDLE_ROUNDS_MAX
-from flotilla.store import Append, ClaimKey, Outcome, Unit
+from flotilla.remember import Memory
+from flotilla.store import Append, ClaimKey, Loaded, Outcome, Unit
 from flotilla.stores.memory import MemoryStore
 from flotilla.testing import ManualClock, new_event
 
@@ -295,6 +296,56 @@ async def test_a_hole_in_a_stream_is_corrupt() -> None:
 
     with pytest.raises(Corrupt):
         await world.settle(decision(1))
+
+
+async def test_a_busy_stream_is_loaded_once() -> None:
+    world = World()
+    loads = 0
+    original = world.store.load
+
+    async def counting(*args: Any, **kwargs: Any) -> Loaded:
+        nonlocal loads
+        loads += 1
+        return await original(*args, **kwargs)
+
+    world.store.load = counting  # type: ignore[method-assign]
+    for n in range(20):
+        await world.settle(decision(1, f"k{n}"))
+
+    assert 1 == loads
+
+
+async def test_what_is_remembered_is_never_the_ground_for_a_refusal() -> None:
+    """Somebody else took 90 back meanwhile: the refusal would have been wrong."""
+    world = World()
+    await world.settle(decision(95))
+    event = new_event('{"by":-90}', kind="tally.added.v1")
+    await world.store.commit([Unit((Append(TALLY, Version(1), (event,)),))])
+
+    assert b"15@3" == (await world.settle(decision(10, "k"))).reply
+    assert b"15@3" == (await world.settle(decision(0))).reply
+    with pytest.raises(VersionMismatch):
+        await world.settle(decision(1, expected=1))
+
+
+async def test_a_stale_memory_costs_a_retry_and_nothing_else() -> None:
+    world = World()
+    await world.settle(decision(1))
+    event = new_event('{"by":10}', kind="tally.added.v1")
+    await world.store.commit([Unit((Append(TALLY, Version(1), (event,)),))])
+
+    done = await asyncio.gather(*(world.settle(decision(1, f"k{n}")) for n in range(5)))
+
+    assert {b"12@3", b"13@4", b"14@5", b"15@6", b"16@7"} == {d.reply for d in done}
+
+
+async def test_memory_is_bounded() -> None:
+    memory: Memory[int] = Memory(streams_max=2)
+    for n, name in enumerate(("a", "b", "a", "c")):
+        memory.remember(StreamId(name), n, Version(n))
+
+    assert (2, 2) == memory.recall(StreamId("a"))
+    assert memory.recall(StreamId("b")) is None
 
 
 async def test_snapshots_are_taken_and_used_and_may_vanish() -> None:

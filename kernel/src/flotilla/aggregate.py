@@ -2,13 +2,14 @@
 
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from flotilla.clock import Clock, IdSource
 from flotilla.codec import Codec
 from flotilla.decider import Decider
 from flotilla.errors import Corrupt, EventTooLarge, KernelError
+from flotilla.remember import Memory
 from flotilla.store import (
     Append,
     ClaimKey,
@@ -96,6 +97,7 @@ class Aggregate[C, S, E]:
     ids: IdSource
     chance: random.Random
     snapshots: SnapshotCodec[S] | None = None
+    memory: Memory[S] = field(default_factory=Memory)
 
     async def load(self, stream: StreamId, claims: Sequence[ClaimKey]) -> Loaded:
         """Return what is needed to decide, in one round trip."""

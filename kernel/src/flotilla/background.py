@@ -55,6 +55,12 @@ async def background(
         await asyncio.wait([task], timeout=STOP_TIMEOUT_S)
 
 
+def _is_wanted(error: BaseException) -> bool:
+    """Return whether we were cancelled; a library's own stray cancellation is just a failure."""
+    task = asyncio.current_task()
+    return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
+
+
 async def _drive(shown: Background, work: Work, clock: Clock, chance: random.Random) -> None:
     failures = 0
     while True:
@@ -65,13 +71,15 @@ async def _drive(shown: Background, work: Work, clock: Clock, chance: random.Ran
             shown.trouble = f"{shown.name} halted: {error}"
             log.critical("background.halted", work=shown.name, error=str(error))
             return
-        except Exception as error:  # noqa: BLE001 - whatever it was, the work has to go on
+        except (Exception, asyncio.CancelledError) as error:
+            if _is_wanted(error):
+                raise
             if clock.monotonic_s() - started_s > BACKOFF_MAX_S:
                 failures = 0
             failures += 1
-            shown.trouble = f"{shown.name}: {error}"
+            shown.trouble = f"{shown.name}: {error or type(error).__name__}"
             report = log.warning if isinstance(error, Unavailable) else log.exception
-            report("background.failed", work=shown.name, error=str(error), failures=failures)
+            report("background.failed", work=shown.name, error=repr(error), failures=failures)
             pause_s = min(BACKOFF_MAX_S, BACKOFF_BASE_S * 2 ** min(failures, 10))
             await clock.sleep(pause_s * (0.5 + chance.random() / 2))
         else:

@@ -1,12 +1,13 @@
 """The one loop that turns decisions into history: load → decide → commit → on conflict, again.
 
 It takes *all* decisions that wait for one stream. They are decided one after the other on the state
-in memory and committed together with consecutive versions: a hot aggregate costs one load and one
-commit for many of them, and the expected version still fences every other process.
+in memory and committed together with consecutive versions: a hot aggregate costs one commit for many
+of them, and the expected version still fences every other process.
 
     open ──decide──▶ tentative ──commit──▶ settled
       ▲                  │
-      └── a unit before it was not committed, so it was decided on a phantom: decide again
+      ├── a unit before it was not committed: it was decided on a phantom
+      └── it would write nothing, on a state that was only remembered: it needs a fresh one
 
 The loop knows decisions, not commands, transport or telemetry.
 """
@@ -20,13 +21,13 @@ from flotilla.store import (
     Committed,
     Conflicted,
     Failed,
-    Loaded,
     Outcome,
     Replayed,
     Reused,
     StoredReply,
     StreamId,
     Unit,
+    Version,
 )
 
 IDLE_ROUNDS_MAX = 10
@@ -51,38 +52,51 @@ async def execute[C, S, E](
             pause_s = BACKOFF_BASE_S * 2**idle_rounds * aggregate.chance.random()
             await aggregate.clock.sleep(pause_s)
         still_open = {i: d for i, d in enumerate(decisions) if i not in settled}
-        news = await _round(aggregate, stream, still_open)
+        news, was_fresh = await _round(aggregate, stream, still_open)
         settled |= news
-        idle_rounds = 0 if news else idle_rounds + 1
+        idle_rounds = 0 if news or not was_fresh else idle_rounds + 1
     lost = Conflict(f"{stream}: lost {IDLE_ROUNDS_MAX} races in a row; try again")
     return [settled.get(i, lost) for i in range(len(decisions))]
 
 
 async def _round[C, S, E](
     aggregate: Aggregate[C, S, E], stream: StreamId, decisions: Mapping[int, Decision[S, E]]
-) -> dict[int, Settled]:
-    loaded = await aggregate.load(stream, [d.claim.key for d in decisions.values() if d.claim])
-    tentative = _decide(aggregate, stream, decisions, loaded)
+) -> tuple[dict[int, Settled], bool]:
+    """Return what was settled, and whether it was decided on a state fresh from the store."""
+    remembered, replies = aggregate.memory.recall(stream), dict[ClaimKey, StoredReply]()
+    if remembered:
+        state, version = remembered
+    else:
+        claims = [d.claim.key for d in decisions.values() if d.claim]
+        loaded = await aggregate.load(stream, claims)
+        state, version, replies = aggregate.rehydrate(loaded), loaded.version, dict(loaded.replies)
+    tentative, after = _decide(aggregate, stream, decisions, (state, version), replies)
+    if remembered:
+        tentative = [(i, unit, result) for i, unit, result in tentative if unit]
     units = [unit for _, unit, _ in tentative if unit]
+    aggregate.memory.forget(stream)  # until it is known again
     outcomes = await aggregate.commit(units) if units else ()
-    return _settle(stream, tentative, outcomes)
+    if len(tentative) == len(decisions) and all(o == Committed() for o in outcomes):
+        aggregate.memory.remember(stream, *after)
+    return _settle(stream, tentative, outcomes), not remembered
 
 
 def _decide[C, S, E](
     aggregate: Aggregate[C, S, E],
     stream: StreamId,
     decisions: Mapping[int, Decision[S, E]],
-    loaded: Loaded,
-) -> list[Tentative]:
+    start: tuple[S, Version],
+    replies: Mapping[ClaimKey, StoredReply],
+) -> tuple[list[Tentative], tuple[S, Version]]:
     """Decide one after the other, each on the state that the ones before it would lead to."""
-    state, version = aggregate.rehydrate(loaded), loaded.version
+    state, version = start
     tentative: list[Tentative] = []
     claimed: set[ClaimKey] = set()
     for i, decision in decisions.items():
         claim = decision.claim
         if claim and claim.key in claimed:
             continue  # a twin: the next round finds its reply
-        if claim and (known := loaded.replies.get(claim.key)):
+        if claim and (known := replies.get(claim.key)):
             tentative.append((i, None, _replay(claim, known)))
             continue
         if decision.expected not in (None, version):
@@ -97,7 +111,7 @@ def _decide[C, S, E](
         version = done.version or version
         claimed |= {claim.key} if claim else set()
         tentative.append((i, unit, done))
-    return tentative
+    return tentative, (state, version)
 
 
 def _settle(

@@ -184,8 +184,10 @@ class EventStore(Protocol):
     async def commit(self, units: Sequence[Unit]) -> Sequence[Outcome]:
         """Commit each unit as if they came one after the other; return an outcome for each.
 
-        `Committed` is durable. After `Unavailable` nothing is known: a retry with the same
-        idempotency key settles it.
+        When a unit is not committed, later ones of the batch that append to its streams are not
+        either, even if their expectation happens to fit: they were decided on what it would have
+        written. Units are otherwise independent. `Committed` is durable. After `Unavailable` nothing
+        is known: a retry with the same idempotency key settles it.
         """
         ...
 

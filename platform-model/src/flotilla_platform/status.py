@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict
 
 from flotilla.clock import Clock
 from flotilla.errors import KernelError
+from flotilla.lag import projection_lag
 from flotilla.outbox import LogStatus
 from flotilla.projection import Checkpoint
 from flotilla.stores import ServiceStore, open_store, open_views
@@ -24,6 +25,9 @@ from flotilla_platform.runtime import Runtime
 
 LAG_MAX_S = 10.0
 """How far behind a log or a projection may be before `status` calls the fleet unhealthy."""
+
+MISMATCH_MAX_S = 3.0
+"""How long stream and ledger may differ: the relay publishes first and records second."""
 
 _STORE_TIMEOUT_S = 5.0
 _BROKER_TIMEOUT_S = 1.5
@@ -160,18 +164,13 @@ async def _projection_row(
             lag_events=None,
             lag_s=None,
         )
-    events = max(0, head.committed - checkpoint.offset)
-    lag_s = 0.0
-    if events:
-        oldest = await store.published(after=checkpoint.offset, limit=1)
-        age_s = (clock.now() - oldest[0].event.recorded_at).total_seconds() if oldest else 0.0
-        lag_s = max(age_s, head.oldest_waiting_s, 0.0)
+    lag = await projection_lag(store, checkpoint.offset, clock)
     return ProjectionRow(
         projection=projection,
         log=log,
         checkpoint=checkpoint.offset,
-        lag_events=events,
-        lag_s=round(lag_s, 3),
+        lag_events=lag.events,
+        lag_s=round(lag.seconds, 3),
     )
 
 
@@ -194,6 +193,12 @@ def _too_late(
         f"the log {row.log!r} has an event without an offset for {row.oldest_waiting_s:.1f} s"
         for row in logs
         if row.oldest_waiting_s > lag_max_s
+    ]
+    late += [
+        f"the stream of {row.log!r} ends at {row.stream_last_sequence} and its ledger at {row.offset},"
+        " and nobody brings them together: see docs/runbooks/relay.md"
+        for row in logs
+        if (row.stream_last_sequence or 0) > row.offset and row.oldest_waiting_s > MISMATCH_MAX_S
     ]
     late += [
         f"the projection {row.projection!r} is {row.lag_s:.1f} s behind"

@@ -52,6 +52,8 @@ class JetStreamLog:
 
     async def publish(self, messages: Sequence[Message], *, after: Offset) -> None:
         """Publish all or none, as the sequences right after `after`."""
+        if not self._connection.is_connected:  # nats-py would keep the batch and send it later
+            raise Unavailable(f"{self._name}: not connected")
         if self._connection.stats["reconnects"] != self._reconnects:
             raise WrongLastSequence(f"{self._name}: the connection was lost since the handshake")
         batch_id = str(uuid7())

@@ -6,9 +6,10 @@ from functools import partial
 
 from nats.aio.client import Client
 
-from flotilla import Bindings, Clock, Health, Lag, LogEvent, Outbox, Running
+from flotilla import Bindings, Clock, Health, LogEvent, Outbox, Running
 from flotilla.background import Background, background
 from flotilla.health import serve_health
+from flotilla.lag import projection_lag
 from flotilla.metrics import PROJECTION_EVENTS, PROJECTION_LAG_EVENTS, PROJECTION_LAG_SECONDS
 from flotilla.nats import connected
 from flotilla.observe import observed
@@ -83,11 +84,7 @@ def _applied(name: str, batch: Sequence[LogEvent]) -> None:
 async def _health(projector: Projector, work: Background, source: Outbox, clock: Clock) -> Health:
     view = projector.projection
     checkpoint = await projector.views.checkpoint(view.name, view.log)
-    status = await source.status()
-    behind = max(0, status.committed - checkpoint.offset)
-    since = checkpoint.recorded_at
-    seconds = (clock.now() - since).total_seconds() if behind and since else 0.0
-    lag = Lag(behind, max(0.0, seconds))
+    lag = await projection_lag(source, checkpoint.offset, clock)
     PROJECTION_LAG_EVENTS.labels(view.name).set(lag.events)
     PROJECTION_LAG_SECONDS.labels(view.name).set(lag.seconds)
     missing = [work.trouble] if work.trouble else []

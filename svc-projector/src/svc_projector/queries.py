@@ -1,6 +1,7 @@
 """What the projector answers over the bus, from its views, and waiting for a view to catch up."""
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -8,11 +9,16 @@ from flotilla import Answer, Rejected, Request, Unavailable, ViewStore
 from flotilla.commands import parse
 from flotilla_contracts.counter import CounterReply, GetCounter, ListCounters
 from flotilla_contracts.errors import ErrorCode
+from flotilla_contracts.message import IDENTIFIER_PATTERN
 from svc_projector.counters import get_counter, list_counters
 from svc_projector.projector import Projector
 
 LOOK_AGAIN_S = 0.05
 """Another process may move the view, and nobody here would hear of it."""
+
+WAIT_SHARE_MAX = 0.8
+"""How much of the caller's time may be spent waiting: an answer has to arrive within it, too."""
+_VERSION = re.compile(r"[0-9]{1,18}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +57,8 @@ class CounterQueries:
             )
             return found is not None and found.version >= version
 
-        await self._until(caught_up, token, min(self.wait_max_s, request.context.timeout_s))
+        limit_s = min(self.wait_max_s, WAIT_SHARE_MAX * request.context.timeout_s)
+        await self._until(caught_up, token, limit_s)
 
     async def _until(self, fact: Callable[[], Awaitable[bool]], token: str, limit_s: float) -> None:
         try:
@@ -78,6 +85,10 @@ def _parse_token(token: str, tenant: str) -> tuple[str, int]:
     """Return (counter id, version) of `<tenant>/counter/<counter id>@<version>`."""
     stream, _, version = token.rpartition("@")
     match stream.split("/"):
-        case [owner, "counter", counter_id] if owner == tenant and version.isdecimal():
+        case [owner, "counter", counter_id] if (
+            owner == tenant
+            and re.fullmatch(IDENTIFIER_PATTERN, counter_id)
+            and _VERSION.fullmatch(version)
+        ):
             return counter_id, int(version)
     raise Rejected("not a consistency token of this tenant", code="consistency-token-invalid")

@@ -28,7 +28,7 @@ from flotilla.store import (
     Unit,
     Version,
 )
-from flotilla.stores.storable import check_storable
+from flotilla.stores.storable import Unstorable, check_storable
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,13 @@ class MemoryStore:
 
     async def commit(self, units: Sequence[Unit]) -> Sequence[Outcome]:
         """Commit each unit, one after the other."""
-        return [self._commit(unit) for unit in units]
+        outcomes: list[Outcome] = []
+        broken: set[StreamId] = set()
+        for unit in units:
+            outcomes.append(self._commit(unit, broken))
+            if outcomes[-1] != Committed():
+                broken |= {append.stream for append in unit.appends}
+        return outcomes
 
     async def read(
         self, stream: StreamId, *, after: Version = EMPTY, limit: int = 1000
@@ -127,19 +133,18 @@ class MemoryStore:
         last = await self.last_offset()
         return LogStatus(len(self._outbox), last, len(waiting), max(0.0, age_s))
 
-    def _commit(self, unit: Unit) -> Outcome:
+    def _commit(self, unit: Unit, broken: set[StreamId]) -> Outcome:
         try:
             check_storable(unit)
-            for append in unit.appends:
-                for event in append.events:
-                    json.loads(event.payload)
-        except (Rejected, ValueError) as error:
-            return Failed(error if isinstance(error, Rejected) else Rejected(str(error)))
+        except Rejected as error:
+            return Failed(error)
         if unit.record and (known := self._known(unit.record.claim)):
             same = known.fingerprint == unit.record.fingerprint
             return Replayed(known.reply) if same else Reused()
-        if any(len(self._streams.get(a.stream, ())) != a.expected for a in unit.appends):
+        if any(a.stream in broken or self._version(a.stream) != a.expected for a in unit.appends):
             return Conflicted()
+        if not _is_json(unit):
+            return Failed(Unstorable("a payload is not JSON"))
         for append in unit.appends:
             for event in append.events:
                 self._append(append.stream, event)
@@ -148,6 +153,9 @@ class MemoryStore:
         if unit.record:
             self._remember(unit.record)
         return Committed()
+
+    def _version(self, stream: StreamId) -> Version:
+        return Version(len(self._streams.get(stream, ())))
 
     def _append(self, stream: StreamId, event: NewEvent) -> None:
         history = self._streams[stream]
@@ -173,3 +181,13 @@ class MemoryStore:
         expires_at_s = self._clock.monotonic_s() + record.ttl_s
         reply = StoredReply(record.fingerprint, record.reply)
         self._replies[record.claim] = _Remembered(reply, expires_at_s)
+
+
+def _is_json(unit: Unit) -> bool:
+    try:
+        for append in unit.appends:
+            for event in append.events:
+                json.loads(event.payload)
+    except ValueError:
+        return False
+    return True

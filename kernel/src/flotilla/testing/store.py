@@ -33,6 +33,7 @@ from flotilla.testing.worlds import eventually, new_event
 
 A = stream_id("acme", "thing", "a")
 B = stream_id("acme", "thing", "b")
+C = stream_id("acme", "thing", "c")
 HOUR_S = 3600
 
 
@@ -201,14 +202,14 @@ class EventStoreContract:
                 Unit((append(A, 0, '"no"'),), record("conflicting")),
                 Unit((append(A, 1, '"no"'),), record("used", reply=b"second")),
                 Unit((append(A, 1, '"no"'),), record("used", fingerprint=b"other")),
-                Unit((append(A, 1, '"a2"'),)),
+                Unit((append(C, 0, '"c1"'),)),
             ]
         )
 
         assert [Committed(), Conflicted(), Replayed(b"first"), Reused(), Committed()] == list(
             outcomes
         )
-        assert (['"a1"', '"a2"'], ['"b1"']) == (await payloads(store, A), await payloads(store, B))
+        assert (['"a1"'], ['"b1"']) == (await payloads(store, A), await payloads(store, B))
 
     async def test_units_of_one_stream_in_one_batch_follow_each_other(
         self, store: EventStore
@@ -225,8 +226,22 @@ class EventStoreContract:
             ]
         )
 
-        assert [Committed()] * 4 + [Conflicted(), Committed()] == list(outcomes)
-        assert [f'"{n}"' for n in range(1, 6)] == await payloads(store, A)
+        assert [Committed()] * 4 + [Conflicted()] * 2 == list(outcomes)
+        assert [f'"{n}"' for n in range(1, 5)] == await payloads(store, A)
+
+    @pytest.mark.parametrize("other", [1, 2])
+    async def test_what_was_decided_on_a_phantom_is_not_committed_even_if_its_version_fits(
+        self, store: EventStore, other: int
+    ) -> None:
+        """Somebody else took exactly the versions that the units before it would have had."""
+        await commit_one(store, append(A, 0, *(f'"other {n}"' for n in range(other))))
+
+        outcomes = await store.commit(
+            [Unit((append(A, n, f'"phantom {n}"'),), record(f"k{n}")) for n in range(4)]
+        )
+
+        assert [Conflicted()] * 4 == list(outcomes)
+        assert other == len(await payloads(store, A))
 
     async def test_what_builds_on_a_replayed_unit_conflicts(self, store: EventStore) -> None:
         """The units before it in the batch stand, those after it were decided on a phantom."""

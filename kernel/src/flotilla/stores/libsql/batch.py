@@ -38,6 +38,8 @@ _HEADS, _REPLIES, _MOVE_AGGREGATES = map(read_sql, ("heads", "replies", "move_ag
 _ADD_EVENTS, _ADD_OUTBOX, _ADD_RECORDS = map(read_sql, ("add_events", "add_outbox", "add_records"))
 _LAST_RECORDED_AT = "select recorded_at from event order by rowid desc limit 1"
 _SECOND_US = 1_000_000
+_BROKEN = Version(-1)
+"""The head of a stream of which a unit was not committed: what follows was decided on a phantom."""
 
 
 @dataclass(slots=True)
@@ -62,7 +64,13 @@ def commit_batch(
             with connection.savepoint():
                 return _commit(connection, units, log, now_us)
         except (Refused, Corrupt):
-            return [_commit_alone(connection, unit, log, now_us) for unit in units]
+            broken: dict[StreamId, Version] = {}
+            outcomes: list[Outcome] = []
+            for unit in units:
+                outcomes.append(_commit_alone(connection, unit, log, now_us, broken))
+                if outcomes[-1] != Committed():
+                    broken |= dict.fromkeys((a.stream for a in unit.appends), _BROKEN)
+            return outcomes
 
 
 def settle(
@@ -81,6 +89,7 @@ def settle(
         outcome = _outcome(unit, versions, known)
         settled.outcomes.append(outcome)
         if outcome != Committed():
+            versions |= dict.fromkeys((a.stream for a in unit.appends), _BROKEN)
             continue
         for append in unit.appends:
             versions[append.stream] = append.version
@@ -135,12 +144,18 @@ def _json(value: object) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _commit(connection: Connection, units: Sequence[Unit], log: str, now_us: int) -> list[Outcome]:
+def _commit(
+    connection: Connection,
+    units: Sequence[Unit],
+    log: str,
+    now_us: int,
+    broken: Mapping[StreamId, Version] | None = None,
+) -> list[Outcome]:
     streams = {append.stream for unit in units for append in unit.appends}
     claims = {unit.record.claim for unit in units if unit.record}
     heads = connection.rows(_HEADS, json.dumps(list(streams)))
     stored = connection.rows(_REPLIES, claims_json(claims), now_us) if claims else ()
-    settled = settle(units, dict(heads), dict(map(reply, stored)), now_us)
+    settled = settle(units, dict(heads) | dict(broken or {}), dict(map(reply, stored)), now_us)
     if settled.events:
         connection.run(_ADD_EVENTS, _json(settled.events), now_us)
         connection.run(_ADD_OUTBOX, _json([e[:2] for e in settled.events]), log)
@@ -151,10 +166,16 @@ def _commit(connection: Connection, units: Sequence[Unit], log: str, now_us: int
     return settled.outcomes
 
 
-def _commit_alone(connection: Connection, unit: Unit, log: str, now_us: int) -> Outcome:
+def _commit_alone(
+    connection: Connection,
+    unit: Unit,
+    log: str,
+    now_us: int,
+    broken: Mapping[StreamId, Version],
+) -> Outcome:
     try:
         with connection.savepoint():
-            [outcome] = _commit(connection, [unit], log, now_us)
+            [outcome] = _commit(connection, [unit], log, now_us, broken)
             return outcome
     except Corrupt as error:
         return Failed(error)

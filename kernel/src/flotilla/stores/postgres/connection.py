@@ -23,6 +23,11 @@ SERVER_SETTINGS = {
     "statement_timeout": "10s",
     "idle_in_transaction_session_timeout": "5s",
     "jit": "off",
+    # Every statement here is made for an index, and is planned once. Left alone, the planner scans
+    # tables that nobody has analysed yet, and keeps the plan that it made while they were empty.
+    "plan_cache_mode": "force_generic_plan",
+    "enable_seqscan": "off",
+    "random_page_cost": "1.1",
 }
 _MIGRATION_LOCK = 0x666C6F74  # any number, as long as it is always the same: "flot"
 
@@ -30,6 +35,8 @@ _GONE = (
     asyncpg.PostgresConnectionError,
     asyncpg.OperatorInterventionError,
     asyncpg.InsufficientResourcesError,
+    asyncpg.PostgresSystemError,
+    asyncpg.ReadOnlySQLTransactionError,  # a primary that was made a standby
     asyncpg.LockNotAvailableError,
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.InvalidCatalogNameError,
@@ -92,6 +99,8 @@ class Connections:
             raise Unavailable("postgres: all connections are busy; back off") from error
         try:
             with translated():
+                if self._closed:
+                    raise Unavailable("postgres: the store is closed")
                 connection = await self._checked_out()
                 reusable = False
                 try:

@@ -51,6 +51,16 @@ select max("offset") from event_outbox where log = $1 and "offset" is not null
 _OVERTAKEN = {"FT001", "23505", "40001", "40P01"}
 """Somebody was faster: torn, unique violation, serialisation failure, deadlock. Nothing was written."""
 
+_UNSTORABLE = (
+    asyncpg.DataError,
+    asyncpg.IntegrityConstraintViolationError,
+    asyncpg.ProgramLimitExceededError,
+    asyncpg.CardinalityViolationError,
+    asyncpg.InterfaceError,
+    ValueError,
+)
+"""The database refuses what is in a unit. Anything else is about the database, or a bug."""
+
 
 class PostgresStore:
     """One service's events on Postgres. Open it with `PostgresStore.open`."""
@@ -103,14 +113,29 @@ class PostgresStore:
 
     async def commit(self, units: Sequence[Unit]) -> Sequence[Outcome]:
         """Commit each unit as if they came one after the other, in as few statements as that takes."""
-        outcomes: list[Outcome | None] = [_refusal(unit) for unit in units]
-        sound = [i for i, refused in enumerate(outcomes) if refused is None]
-        for chains in plan_rounds([units[i] for i in sound]):
-            for index, outcome in (
-                await self._commit_round([units[i] for i in sound], chains)
-            ).items():
-                outcomes[sound[index]] = outcome
-        return [outcome for outcome in outcomes if outcome is not None]
+        outcomes: dict[int, Outcome] = {}
+        phantoms: set[int] = set()
+        broken: set[StreamId] = set()
+        for i, unit in enumerate(units):
+            if refused := _refusal(unit):
+                outcomes[i] = refused
+            elif broken & _streams(unit):
+                phantoms.add(i)
+            else:
+                continue
+            broken |= _streams(unit)
+        storable = [i for i in range(len(units)) if i not in outcomes]
+        broken.clear()
+        for chains in plan_rounds([units[i] for i in storable]):
+            round_ = [[storable[n] for n in chain] for chain in chains]
+            phantoms |= {i for chain in round_ for i in chain if broken & _streams(units[i])}
+            standing = [[i for i in chain if i not in phantoms] for chain in round_]
+            lost = [i for chain in round_ for i in chain if i in phantoms]
+            news = await self._commit_round(units, [chain for chain in standing if chain])
+            news |= await self._why_lost(units, lost)  # now: a later unit may use the same key
+            broken |= {s for i, o in news.items() if o != Committed() for s in _streams(units[i])}
+            outcomes |= news
+        return [outcomes[i] for i in range(len(units))]
 
     async def read(
         self, stream: StreamId, *, after: Version = EMPTY, limit: int = 1000
@@ -165,16 +190,18 @@ class PostgresStore:
         self, units: Sequence[Unit], chains: Sequence[Chain]
     ) -> dict[int, Outcome]:
         """Commit chains that share nothing; take a chain apart when it cannot commit as a whole."""
+        if not chains:
+            return {}
         try:
             lost = await self._commit_chains(units, chains)
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, ValueError) as error:
+        except _UNSTORABLE as error:
             if len(chains) == len(chains[0]) == 1:
                 return {chains[0][0]: _failed(error)}
-            return await self._one_by_one(units, [[i] for chain in chains for i in chain])
+            return await self._one_by_one(units, [i for chain in chains for i in chain])
         if lost is None:
             if len(chains) == 1:
                 return dict.fromkeys(chains[0], Conflicted())
-            return await self._one_by_one(units, chains)
+            return await self._one_by_one(units, [i for chain in chains for i in chain])
         outcomes: dict[int, Outcome] = {}
         alone: list[int] = []
         for n, chain in enumerate(chains):
@@ -183,15 +210,20 @@ class PostgresStore:
             elif len(chain) == 1:
                 alone += chain
             else:
-                outcomes |= await self._one_by_one(units, [[i] for i in chain])
+                outcomes |= await self._one_by_one(units, chain)
         return outcomes | await self._why_lost(units, alone)
 
-    async def _one_by_one(
-        self, units: Sequence[Unit], chains: Sequence[Chain]
-    ) -> dict[int, Outcome]:
+    async def _one_by_one(self, units: Sequence[Unit], indices: Chain) -> dict[int, Outcome]:
+        """Commit units alone, in order; what follows one that fails in its streams is lost."""
         outcomes: dict[int, Outcome] = {}
-        for chain in chains:
-            outcomes |= await self._commit_round(units, [chain])
+        broken: set[StreamId] = set()
+        for i in indices:
+            if broken & _streams(units[i]):
+                outcomes |= await self._why_lost(units, [i])
+            else:
+                outcomes |= await self._commit_round(units, [[i]])
+            if outcomes[i] != Committed():
+                broken |= _streams(units[i])
         return outcomes
 
     async def _commit_chains(
@@ -225,6 +257,10 @@ class PostgresStore:
                 same = row["fingerprint"] == record.fingerprint
                 outcomes[i] = Replayed(row["reply"]) if same else Reused()
         return outcomes
+
+
+def _streams(unit: Unit) -> set[StreamId]:
+    return {append.stream for append in unit.appends}
 
 
 def _refusal(unit: Unit) -> Outcome | None:
