@@ -295,7 +295,12 @@ async def test_nothing_lags_after_a_burst(fleet: Fleet, tenant: str) -> None:
         ready = (await client.get("/readyz")).json()
         metrics = (await client.get("/metrics")).text
     assert (True, []) == (ready["ready"], ready["missing"])
-    for name in ("flotilla_commands_total", "flotilla_log_last_offset", "flotilla_projection_lag"):
+    for name in (
+        "flotilla_commands_total",
+        "flotilla_commit_units_total",
+        "flotilla_log_last_offset",
+        "flotilla_projection_lag",
+    ):
         assert name in metrics
 
 

@@ -1,12 +1,20 @@
-"""What people see of a service: spans, counts and durations, wrapped around its handlers."""
+"""What people see of a service: spans, counts and durations, wrapped around handlers and stores."""
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 
 import structlog
 
 from flotilla.bus import Answer, Handler, Request
 from flotilla.errors import Corrupt, KernelError
-from flotilla.metrics import COMMAND_DURATION_SECONDS, COMMANDS
+from flotilla.metrics import (
+    COMMAND_DURATION_SECONDS,
+    COMMANDS,
+    COMMIT_BATCH_UNITS,
+    COMMIT_UNITS,
+)
+from flotilla.store import EventStore, Outcome, Unit
 from flotilla.telemetry import current_traceparent, span
 
 log = structlog.get_logger()
@@ -50,3 +58,21 @@ def observed(handler: Handler) -> Handler:
 def _traced(request: Request) -> Request:
     traceparent = current_traceparent() or request.context.traceparent
     return replace(request, context=replace(request.context, traceparent=traceparent))
+
+
+class ObservedStore:
+    """An `EventStore` whose commits are counted by outcome, and measured by size."""
+
+    def __init__(self, store: EventStore) -> None:
+        self._store = store
+        self.load = store.load
+        self.read = store.read
+        self.forget_expired = store.forget_expired
+
+    async def commit(self, units: Sequence[Unit]) -> Sequence[Outcome]:
+        """Commit, and count."""
+        outcomes = await self._store.commit(units)
+        COMMIT_BATCH_UNITS.observe(len(units))
+        for kind, count in Counter(type(outcome) for outcome in outcomes).items():
+            COMMIT_UNITS.labels(kind.__name__.lower()).inc(count)
+        return outcomes

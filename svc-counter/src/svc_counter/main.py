@@ -24,7 +24,7 @@ from flotilla.background import Background, background
 from flotilla.doorbell import Doorbell
 from flotilla.health import serve_health
 from flotilla.nats import connected
-from flotilla.observe import observed
+from flotilla.observe import ObservedStore, observed
 from flotilla.stores import open_store
 from flotilla.telemetry import span
 from flotilla_contracts.counter import COMMANDS, EVENTS, SERVICE, GetCounterHistory
@@ -65,7 +65,7 @@ async def compose(bindings: Bindings) -> AsyncIterator[Running]:
     ):
         bell = Doorbell(nats, doorbell_subject(SERVICE))
         committer = GroupCommitter(
-            store, on_commit=lambda _: bell.ring(), flights_max=store.flights_max
+            ObservedStore(store), on_commit=lambda _: bell.ring(), flights_max=store.flights_max
         )
         rules = decider(Bounds(settings.lower_bound, settings.upper_bound))
         aggregate: Aggregate[Command, Counter, Event] = Aggregate(
@@ -98,7 +98,9 @@ async def compose(bindings: Bindings) -> AsyncIterator[Running]:
             await bindings.clock.sleep(CLEAN_UP_EVERY_S)
 
         clock, chance = bindings.clock, bindings.chance
-        async with background("counter.clean-up", clean_up, clock=clock, chance=chance):
-            await serve_health(bindings.bus, health_subject(SERVICE), NAME, health)
-            yield Running(NAME, health)
-        await lanes.drain()
+        try:
+            async with background("counter.clean-up", clean_up, clock=clock, chance=chance):
+                await serve_health(bindings.bus, health_subject(SERVICE), NAME, health)
+                yield Running(NAME, health)
+        finally:
+            await lanes.drain()  # what was accepted is committed before the store closes
