@@ -3,7 +3,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-MEMBERS := contracts kernel platform-model svc-counter svc-outbox-relay svc-projector svc-web-bff
+MEMBERS := platform-model kernel svc-projector svc-web-bff contracts svc-counter svc-outbox-relay
 
 TOPOLOGY ?= single
 PORT ?= 8080
@@ -38,11 +38,12 @@ doctor: $(READY)  ## Check this machine.
 test: test-members test-fleet  ## Run all tests: every member in isolation, then the fleet.
 
 test-members: $(READY)  ## Test every member in an environment that has its declared dependencies only.
-	@set -e; for member in $(MEMBERS); do \
-		package=$$(sed -n 's/^name = "\(.*\)"/\1/p' $$member/pyproject.toml | head -n 1); \
-		echo "== $$member ($$package)"; \
-		$(UV) run --locked --isolated --package $$package pytest -q $$member/tests; \
-	done
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target $(MEMBERS:%=test-member-%)
+
+test-member-%: $(READY)
+	@package=$$(sed -n 's/^name = "\(.*\)"/\1/p' $*/pyproject.toml | head -n 1); \
+	echo "== $* ($$package)"; \
+	$(UV) run --locked --isolated --package $$package pytest -q $*/tests
 
 test-fleet: $(READY)  ## Test the fleet from outside, on every topology.
 	@$(RUN)/python -m pytest tests

@@ -55,10 +55,10 @@ async def background(
         await asyncio.wait([task], timeout=STOP_TIMEOUT_S)
 
 
-def _is_wanted(error: BaseException) -> bool:
+def _is_over() -> bool:
     """Return whether we were cancelled; a library's own stray cancellation is just a failure."""
     task = asyncio.current_task()
-    return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
+    return task is not None and task.cancelling() > 0
 
 
 async def _drive(shown: Background, work: Work, clock: Clock, chance: random.Random) -> None:
@@ -71,13 +71,13 @@ async def _drive(shown: Background, work: Work, clock: Clock, chance: random.Ran
             shown.trouble = f"{shown.name} halted: {error}"
             log.critical("background.halted", work=shown.name, error=str(error))
             return
-        except (Exception, asyncio.CancelledError) as error:
-            if _is_wanted(error):
-                raise
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - the work has to go on
+            if _is_over():
+                return  # whatever the work made of being cancelled
             if clock.monotonic_s() - started_s > BACKOFF_MAX_S:
                 failures = 0
             failures += 1
-            shown.trouble = f"{shown.name}: {error or type(error).__name__}"
+            shown.trouble = f"{shown.name}: {str(error) or type(error).__name__}"
             report = log.warning if isinstance(error, Unavailable) else log.exception
             report("background.failed", work=shown.name, error=repr(error), failures=failures)
             pause_s = min(BACKOFF_MAX_S, BACKOFF_BASE_S * 2 ** min(failures, 10))

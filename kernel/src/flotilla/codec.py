@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter
 
 from flotilla.errors import Corrupt
 from flotilla.store import RecordedEvent
@@ -41,9 +41,8 @@ class ContractCodec[E: BaseModel]:
         for model in events:
             self._models[_type_of(model)] = model
         self._upcasters = dict(upcasters or {})
-        for old, (new, _) in self._upcasters.items():
-            if new not in self._models and new not in self._upcasters:
-                raise ValueError(f"the upcaster of {old} leads to {new}, which nobody reads")
+        for old in self._upcasters:
+            self._check_path(old)
 
     def encode(self, event: E) -> tuple[str, str]:
         """Return the event's type and its JSON text."""
@@ -56,10 +55,21 @@ class ContractCodec[E: BaseModel]:
             if kind in self._models:
                 return self._models[kind].model_validate_json(payload)
             return self._upcast(kind, payload)
-        except (ValidationError, KeyError) as error:
+        except Exception as error:  # whatever an upcaster trips over, this event cannot be read
             raise Corrupt(
                 f"{recorded.stream}@{recorded.version}: cannot read {kind}: {error}"
             ) from error
+
+    def _check_path(self, kind: str) -> None:
+        path = [kind]
+        while path[-1] not in self._models:
+            if path[-1] not in self._upcasters:
+                raise ValueError(
+                    f"the upcaster of {path[-2]} leads to {path[-1]}, which nobody reads"
+                )
+            path.append(self._upcasters[path[-1]][0])
+            if path[-1] in path[:-1]:
+                raise ValueError(f"the upcasters go round in circles: {' → '.join(path)}")
 
     def _upcast(self, kind: str, payload: str) -> E:
         data = _JSON.validate_json(payload)

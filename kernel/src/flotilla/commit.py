@@ -100,14 +100,14 @@ class GroupCommitter:
             if not isinstance(error, Exception):
                 raise
             return
-        if durable := sum(isinstance(outcome, Committed) for outcome in outcomes):
-            self._on_commit(durable)
         start = 0
         for waiting in batch:
             end = start + len(waiting.units)
             if not waiting.outcomes.done():
                 waiting.outcomes.set_result(outcomes[start:end])
             start = end
+        if durable := sum(isinstance(outcome, Committed) for outcome in outcomes):
+            self._on_commit(durable)  # last: a broken bell must not keep callers waiting
 
 
 def _for_each(error: BaseException) -> Exception:

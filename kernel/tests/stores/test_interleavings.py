@@ -117,19 +117,29 @@ class Interleaving(RuleBasedStateMachine):
         return tuple(new_event(str(next(self.numbers))) for _ in range(size))
 
     @rule(
-        writes=st.lists(st.tuples(names, sizes, st.sampled_from([0, 0, 0, 1])), max_size=5),
+        writes=st.lists(
+            st.tuples(names, sizes, st.sampled_from([0, 0, 0, 0, 1]), st.sampled_from([None, 1])),
+            max_size=5,
+        ),
         key=st.none() | st.sampled_from(KEYS),
         content=st.sampled_from([b"f", b"g"]),
         ttl_s=st.sampled_from([HOUR_S, 0]),
     )
     def commit_a_batch(
-        self, writes: list[tuple[str, int, int]], key: str | None, content: bytes, ttl_s: int
+        self,
+        writes: list[tuple[str, int, int, int | None]],
+        key: str | None,
+        content: bytes,
+        ttl_s: int,
     ) -> None:
         heads = {name: self.head(name) for name in NAMES}
         units = []
-        for name, size, off in writes:
+        for name, size, off, schema in writes:
             append = Append(self.stream(name), Version(heads[name] + off), self.events(size))
             heads[name] = append.version
+            if schema and size:
+                snapshot = Snapshot(append.version, schema, f'{{"at": {append.version}}}')
+                append = replace(append, snapshot=snapshot)
             units.append(Unit((append,)))
         if key and units:
             record = IdempotencyRecord(self.claim(key), content, content * 3, ttl_s)
@@ -166,6 +176,11 @@ class Interleaving(RuleBasedStateMachine):
 
         self.agree(page)
 
+    @rule()
+    def use_every_key_for_a_moment(self) -> None:
+        records = [IdempotencyRecord(self.claim(key), b"f", b"gone", 0) for key in KEYS]
+        self.agree(lambda store: outcomes_of(store, [Unit((), record) for record in records]))
+
     @rule(limit=st.integers(1, 3))
     def forget_expired(self, limit: int) -> None:
         async def forget(store: ServiceStore) -> int:
@@ -185,6 +200,16 @@ class Interleaving(RuleBasedStateMachine):
             for _ in range(1 + twice):
                 self.stage.runner.run(as_coroutine(store.record(given)))
             relayed += [(e.event.stream, e.event.version) for e in waiting]
+
+    @rule(after=st.integers(0, 6), limit=st.integers(1, 3))
+    def read_the_ledger(self, after: int, limit: int) -> None:
+        for store, relayed in zip(self.stores, self.relayed, strict=True):
+            page = self.stage.runner.run(as_list(store.published(after=Offset(after), limit=limit)))
+            found = self.stage.runner.run(as_list(store.find(relayed[after : after + limit])))
+            assert relayed[after : after + limit] == [
+                (e.event.stream, e.event.version) for e in page
+            ]
+            assert page == sorted(found, key=lambda entry: entry.offset or 0)
 
     @invariant()
     def logs_are_dense_and_in_order(self) -> None:
@@ -256,7 +281,7 @@ def test_every_store_behaves_as_memory_does(
             run_state_machine_as_test(
                 Interleaving,
                 settings=settings(
-                    max_examples=25,
+                    max_examples=40,
                     stateful_step_count=20,
                     deadline=None,
                     suppress_health_check=list(HealthCheck),

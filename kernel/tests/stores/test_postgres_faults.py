@@ -185,6 +185,7 @@ async def test_a_cancelled_caller_leaves_a_whole_unit_or_nothing(
 ) -> None:
     """And a connection of which nobody knows what it is in is not lent again."""
     unit = Unit((append(A, 0, '"1"'), append(B, 0, '"1"')), record("k", reply=b"then"))
+    [connection] = store._connections._idle
     async with somebody_else(postgres_server, store) as session:
         async with holding(session, "lock table event_outbox in share mode"):
             waiting = asyncio.create_task(store.commit([unit]))
@@ -192,6 +193,7 @@ async def test_a_cancelled_caller_leaves_a_whole_unit_or_nothing(
             waiting.cancel()
             await asyncio.wait([waiting])
         assert waiting.cancelled()
+        assert connection.is_closed()
 
         [outcome] = await store.commit([unit])
 
@@ -518,6 +520,18 @@ async def test_several_processes_migrate_at_once(postgres_server: PostgresServer
             "select component, version from schema_migration order by 1, 2"
         )
     assert [("event_store", 1), ("views", 1)] == [tuple(row) for row in applied]
+
+
+async def test_many_migrate_at_the_very_same_moment(postgres_server: PostgresServer) -> None:
+    service = a_service()
+    everybody = asyncio.Barrier(8)
+
+    async def start() -> int:
+        async with PostgresStore.open(postgres_server.dsn, service=service) as store:
+            await everybody.wait()
+            return (await store.status()).committed
+
+    assert [0] * 8 == list(await asyncio.gather(*(start() for _ in range(8))))
 
 
 @pytest.mark.parametrize(
