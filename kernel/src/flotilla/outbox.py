@@ -65,7 +65,7 @@ class Outbox(Protocol):
         ...
 
     async def find(self, events: Sequence[tuple[StreamId, Version]]) -> Sequence[OutboxEntry]:
-        """Return the entries of these events, in no particular order; unknown ones are left out."""
+        """Return those of these events that have no offset yet, in no particular order."""
         ...
 
     async def status(self) -> LogStatus:

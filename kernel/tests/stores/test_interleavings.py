@@ -145,6 +145,8 @@ class Interleaving(RuleBasedStateMachine):
             record = IdempotencyRecord(self.claim(key), content, content * 3, ttl_s)
             units[-1] = replace(units[-1], record=record)
         self.agree(lambda store: outcomes_of(store, units))
+        for name in {name for name, *_ in writes}:
+            self.load(name, 1)
 
     @rule(one=names, other=names, size=sizes, off=st.sampled_from([0, 0, 1]))
     def commit_over_two_streams(self, one: str, other: str, size: int, off: int) -> None:

@@ -67,8 +67,11 @@ def commit_of(units_count: int) -> Statement:
 KEYS = (["acme"] * 256, ["thing"] * 256, [f"k{n}" for n in range(256)])
 A_THOUSAND = list(range(EVENTS - WAITING + 1, EVENTS + 1))
 HOT = {
-    "load": Statement(statements._LOAD, ("acme/thing/5", 1, ["acme"], ["thing"], ["k1"])),
-    "load with 256 claims": Statement(statements._LOAD, ("acme/thing/5", 1, *KEYS)),
+    "load": Statement(statements._LOAD, ([0], ["acme/thing/5"], [1], ["acme"], ["thing"], ["k1"])),
+    "load of 256 streams": Statement(
+        statements._LOAD,
+        (list(range(256)), [f"acme/thing/{n}" for n in range(256)], [1] * 256, *KEYS),
+    ),
     "read": Statement(statements._READ, ("acme/thing/5", 1, 1000)),
     "replies": Statement(statements._REPLIES, KEYS),
     "pending, a few": Statement(statements._PENDING, ("thing", 10)),

@@ -122,9 +122,13 @@ class MemoryStore:
         return [entry for _, entry in sorted(found, key=lambda pair: pair[0])][:limit]
 
     async def find(self, events: Sequence[tuple[StreamId, Version]]) -> Sequence[OutboxEntry]:
-        """Return the entries of these events."""
+        """Return those of these events that have no offset yet."""
         wanted = set(events)
-        return [e for e in self._outbox if (e.event.stream, e.event.version) in wanted]
+        return [
+            e
+            for e in self._outbox
+            if e.offset is None and (e.event.stream, e.event.version) in wanted
+        ]
 
     async def status(self) -> LogStatus:
         """Return where the log stands."""

@@ -133,13 +133,21 @@ class OutboxContract:
         assert 1 == await store.last_offset()
         assert [2] == [e.event.version for e in await store.pending(limit=10)]
 
-    async def test_entries_are_found_by_stream_and_version(self, store: ServiceStore) -> None:
-        """So that what the broker has can be recognised."""
+    async def test_waiting_entries_are_found_by_stream_and_version(
+        self, store: ServiceStore
+    ) -> None:
+        """So that what the broker has, and the ledger has not, can be recognised."""
         await commit(store, append(A, 0, '"1"', '"2"'), append(B, 0, '"1"'))
+        [first] = await store.pending(limit=1)
+        await store.record([(first.position, Offset(1))])
 
-        found = list(await store.find([(A, Version(2)), (A, Version(9)), (B, Version(1))]))
+        found = list(
+            await store.find([(A, Version(1)), (A, Version(2)), (A, Version(9)), (B, Version(1))])
+        )
 
-        assert {(A, 2), (B, 1)} == set(named(found))
+        committed = {(A, 1), (A, 2), (B, 1)}
+        assert committed - {(first.event.stream, first.event.version)} == set(named(found))
+        assert 2 == len(found)
 
     async def test_offsets_survive_later_commits(self, store: ServiceStore) -> None:
         """An event committed later gets a later offset, wherever its position lies."""

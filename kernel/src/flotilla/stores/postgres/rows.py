@@ -7,7 +7,17 @@ from typing import Any
 import asyncpg
 
 from flotilla.outbox import Offset, OutboxEntry
-from flotilla.store import RecordedEvent, StreamId, Unit, Version
+from flotilla.store import (
+    EMPTY,
+    ClaimKey,
+    Loaded,
+    RecordedEvent,
+    Snapshot,
+    StoredReply,
+    StreamId,
+    Unit,
+    Version,
+)
 from flotilla.stores.rounds import Chain
 
 
@@ -22,6 +32,41 @@ def recorded(stream: StreamId, row: asyncpg.Record) -> RecordedEvent:
         json.loads(row["metadata"]),
         row["recorded_at"],
     )
+
+
+LoadRequest = tuple[StreamId, int | None, Sequence[ClaimKey]]
+"""A stream, the schema of the snapshots that can be used, and keys to look up."""
+
+
+def loaded(asked: Sequence[LoadRequest], rows: Sequence[asyncpg.Record]) -> list[Loaded]:
+    """Return the rows of load.sql as an answer to each request."""
+    versions: dict[int, Version] = {}
+    snapshots: dict[int, Snapshot] = {}
+    events: dict[int, list[RecordedEvent]] = {}
+    replies: dict[ClaimKey, StoredReply] = {}
+    for row in rows:
+        n = row["n"]
+        stream, schema, _ = asked[n]
+        match row["kind"]:
+            case 0:
+                versions[n] = Version(row["version"])
+                if row["payload"] is not None and schema is not None:
+                    at = Version(row["snapshot_version"])
+                    snapshots[n] = Snapshot(at, schema, row["payload"])
+            case 1:
+                events.setdefault(n, []).append(recorded(stream, row))
+            case _:
+                claim = ClaimKey(row["tenant"], row["scope"], row["key"])
+                replies[claim] = StoredReply(row["fingerprint"], row["reply"])
+    return [
+        Loaded(
+            versions.get(n, EMPTY),
+            snapshots.get(n),
+            tuple(events.get(n, ())),
+            {claim: replies[claim] for claim in claims if claim in replies},
+        )
+        for n, (_, _, claims) in enumerate(asked)
+    ]
 
 
 def entry(row: asyncpg.Record) -> OutboxEntry:

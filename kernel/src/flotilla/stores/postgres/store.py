@@ -20,15 +20,22 @@ from flotilla.store import (
     RecordedEvent,
     Replayed,
     Reused,
-    Snapshot,
-    StoredReply,
     StreamId,
     Unit,
     Version,
 )
+from flotilla.stores.gather import Gather
 from flotilla.stores.migrations import read_migrations
 from flotilla.stores.postgres.connection import Connections, migrate, read_sql, schema_of
-from flotilla.stores.postgres.rows import append_arrays, claim_arrays, entry, event_arrays, recorded
+from flotilla.stores.postgres.rows import (
+    LoadRequest,
+    append_arrays,
+    claim_arrays,
+    entry,
+    event_arrays,
+    loaded,
+    recorded,
+)
 from flotilla.stores.rounds import Chain, plan_rounds
 from flotilla.stores.storable import Unstorable, check_storable
 
@@ -70,6 +77,7 @@ class PostgresStore:
     def __init__(self, connections: Connections, *, log: str) -> None:
         self._connections = connections
         self._log = log
+        self._loads = Gather(self._load_many)
 
     @classmethod
     @asynccontextmanager
@@ -92,24 +100,7 @@ class PostgresStore:
         claims: Sequence[ClaimKey] = (),
     ) -> Loaded:
         """Return the stream, from its snapshot on, and the replies that `claims` stand for."""
-        keys = [[getattr(claim, part) for claim in claims] for part in ("tenant", "scope", "key")]
-        rows = await self._fetch(_LOAD, stream, snapshot_schema, *keys)
-        version, snapshot = EMPTY, None
-        events: list[RecordedEvent] = []
-        replies: dict[ClaimKey, StoredReply] = {}
-        for row in rows:
-            match row["kind"]:
-                case 0:
-                    version = Version(row["version"])
-                    if row["payload"] is not None and snapshot_schema is not None:
-                        at = Version(row["snapshot_version"])
-                        snapshot = Snapshot(at, snapshot_schema, row["payload"])
-                case 1:
-                    events.append(recorded(stream, row))
-                case _:
-                    claim = ClaimKey(row["tenant"], row["scope"], row["key"])
-                    replies[claim] = StoredReply(row["fingerprint"], row["reply"])
-        return Loaded(version, snapshot, tuple(events), replies)
+        return await self._loads.answer((stream, snapshot_schema, claims))
 
     async def commit(self, units: Sequence[Unit]) -> Sequence[Outcome]:
         """Commit each unit as if they came one after the other, in as few statements as that takes."""
@@ -180,6 +171,17 @@ class PostgresStore:
         [row] = await self._fetch(_STATUS, self._log)
         last, waiting = row["last_offset"] or START, row["waiting"]
         return LogStatus(last + waiting, Offset(last), waiting, max(0.0, row["oldest_waiting_s"]))
+
+    async def _load_many(self, asked: Sequence[LoadRequest]) -> Sequence[Loaded]:
+        claims = list({claim for _, _, wanted in asked for claim in wanted})
+        rows = await self._fetch(
+            _LOAD,
+            list(range(len(asked))),
+            [stream for stream, _, _ in asked],
+            [schema for _, schema, _ in asked],
+            *([getattr(claim, part) for claim in claims] for part in ("tenant", "scope", "key")),
+        )
+        return loaded(asked, rows)
 
     async def _fetch(self, sql: str, *arguments: object) -> list[asyncpg.Record]:
         async with self._connections.use() as connection:
