@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from flotilla.errors import Rejected
-from flotilla.store import NewEvent, Unit
+from flotilla.store import Unit
 
 
 class Unstorable(Rejected):
@@ -14,24 +14,23 @@ class Unstorable(Rejected):
 
 def check_storable(unit: Unit) -> None:
     """Raise `Unstorable` when the unit cannot be stored everywhere."""
-    texts = [text for append in unit.appends for text in (append.stream, *_texts(append.events))]
-    texts += [append.snapshot.state for append in unit.appends if append.snapshot]
+    text = "".join(_texts(unit))
+    if "\0" in text:
+        raise Unstorable("text with a NUL character cannot be stored")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise Unstorable("text with half a surrogate pair cannot be stored") from error
+
+
+def _texts(unit: Unit) -> Iterable[str]:
+    for append in unit.appends:
+        yield append.stream
+        if append.snapshot:
+            yield append.snapshot.state
+        for event in append.events:
+            yield from (event.event_id, event.type, event.payload)
+            yield from event.metadata
+            yield from event.metadata.values()
     if unit.record:
-        claim = unit.record.claim
-        texts += [claim.tenant, claim.scope, claim.key]
-    for text in texts:
-        if "\0" in text:
-            raise Unstorable("text with a NUL character cannot be stored")
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise Unstorable("text with half a surrogate pair cannot be stored") from error
-
-
-def _texts(events: Iterable[NewEvent]) -> Iterable[str]:
-    for event in events:
-        yield event.event_id
-        yield event.type
-        yield event.payload
-        yield from event.metadata
-        yield from event.metadata.values()
+        yield from (unit.record.claim.tenant, unit.record.claim.scope, unit.record.claim.key)

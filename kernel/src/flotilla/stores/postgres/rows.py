@@ -34,6 +34,8 @@ def recorded(stream: StreamId, row: asyncpg.Record) -> RecordedEvent:
     )
 
 
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
 LoadRequest = tuple[StreamId, int | None, Sequence[ClaimKey]]
 """A stream, the schema of the snapshots that can be used, and keys to look up."""
 
@@ -123,7 +125,7 @@ def event_arrays(units: Sequence[Unit], chains: Sequence[Chain]) -> list[list[An
     for n, chain in enumerate(chains):
         for append in (append for i in chain for append in units[i].appends):
             for version, event in enumerate(append.events, start=append.expected + 1):
-                metadata = json.dumps(dict(event.metadata), ensure_ascii=False)
+                metadata = _encode(dict(event.metadata))
                 text = (event.event_id, event.type, event.payload, metadata)
                 rows.append((n, append.stream, version, *text))
     return _columns(rows, 7)
