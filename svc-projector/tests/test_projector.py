@@ -395,3 +395,40 @@ async def test_any_schedule_of_deliveries_ends_with_the_fold_of_the_ledger(
         await survivor.start()
         await survivor.project(ledger.delivered(LOG))
         assert upto(LOG) == await journal(views)
+
+
+async def test_what_is_published_and_not_recorded_yet_waits_for_the_ledger(
+    views: LibsqlViews,
+) -> None:
+    """The broker could still lose it, and its offset could go to another event."""
+    ledger, pauses = Ledger(), list[float]()
+    await ledger.grow(3, record=False)
+    await ledger.record_up_to(2)
+
+    async def relay_records(pause_s: float) -> None:
+        pauses.append(pause_s)
+        if len(pauses) == 3:
+            await ledger.record_up_to(3)
+
+    projector = Projector(Journal(), views, ledger, pause=relay_records)
+    await projector.project(ledger.delivered(1, 2, 3))
+
+    assert 3 == len(pauses)
+    assert [1, 2, 3] == await journal(views)
+
+
+async def test_what_never_gets_into_the_ledger_is_never_folded(views: LibsqlViews) -> None:
+    """Somebody else published it: it looks like an event, and is none."""
+    ledger = Ledger()
+    await ledger.grow(2)
+
+    async def no_time(_: float) -> None:
+        await asyncio.sleep(0)
+
+    projector = Projector(Journal(), views, ledger, pause=no_time)
+    await projector.project(ledger.delivered(1, 2))
+    foreign = replace(ledger.delivered(2)[0], offset=Offset(3))
+    with pytest.raises(Unavailable, match="not in the ledger"):
+        await projector.project([foreign])
+
+    assert [1, 2] == await journal(views)

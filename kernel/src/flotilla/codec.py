@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
-from pydantic import BaseModel, TypeAdapter
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from flotilla.errors import Corrupt
 from flotilla.store import RecordedEvent
@@ -57,8 +57,8 @@ class ContractCodec[E: BaseModel]:
             return self._upcast(kind, payload)
         except Exception as error:  # whatever an upcaster trips over, this event cannot be read
             raise Corrupt(
-                f"{recorded.stream}@{recorded.version}: cannot read {kind}: {error}"
-            ) from error
+                f"{recorded.stream}@{recorded.version}: cannot read {kind}: {_why(error)}"
+            ) from (None if isinstance(error, ValidationError) else error)
 
     def _check_path(self, kind: str) -> None:
         path = [kind]
@@ -84,3 +84,11 @@ def _type_of(model: type[BaseModel]) -> str:
     if not isinstance(kind, str):
         raise TypeError(f"{model.__name__} needs a ClassVar `type`, such as 'counter.opened.v1'")
     return kind
+
+
+def _why(error: Exception) -> str:
+    """Return what is wrong, without the values: they are people's, and this goes into logs."""
+    if not isinstance(error, ValidationError):
+        return repr(error)
+    lines = error.errors(include_input=False, include_url=False, include_context=False)
+    return "; ".join(f"{'.'.join(map(str, line['loc']))}: {line['msg']}" for line in lines)

@@ -5,8 +5,9 @@ Best effort by design: a lost ring costs a poll interval, never an event.
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
+import nats.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
@@ -22,7 +23,11 @@ class Doorbell:
     def ring(self) -> None:
         """Ring, unless it is ringing or the broker is away."""
         if self._connection.is_connected and (self._ringing is None or self._ringing.done()):
-            self._ringing = asyncio.create_task(self._connection.publish(self._subject, b""))
+            self._ringing = asyncio.create_task(self._ring())
+
+    async def _ring(self) -> None:
+        with suppress(nats.errors.Error, OSError):  # lost; polling finds what was committed
+            await self._connection.publish(self._subject, b"")
 
 
 class Ear:

@@ -74,6 +74,8 @@ class Lanes[S, E]:
                 results = await self._run(stream, [waiting.decision for waiting in batch])
             except Exception as error:  # noqa: BLE001 - every waiting caller must hear of it
                 results = [error] * len(batch)
+            except asyncio.CancelledError:
+                results = [Unavailable("the process is stopping; try again")] * len(batch)
             for waiting, result in zip(batch, results, strict=True):
                 if waiting.settled.done():
                     continue  # cancelled meanwhile

@@ -207,11 +207,17 @@ class Interleaving(RuleBasedStateMachine):
     def read_the_ledger(self, after: int, limit: int) -> None:
         for store, relayed in zip(self.stores, self.relayed, strict=True):
             page = self.stage.runner.run(as_list(store.published(after=Offset(after), limit=limit)))
-            found = self.stage.runner.run(as_list(store.find(relayed[after : after + limit])))
             assert relayed[after : after + limit] == [
                 (e.event.stream, e.event.version) for e in page
             ]
-            assert page == sorted(found, key=lambda entry: entry.offset or 0)
+
+    @rule(limit=st.integers(1, 3))
+    def find_what_waits(self, limit: int) -> None:
+        for store, relayed in zip(self.stores, self.relayed, strict=True):
+            waiting = self.stage.runner.run(as_list(store.pending(limit=limit)))
+            wanted = [(e.event.stream, e.event.version) for e in waiting]
+            found = self.stage.runner.run(as_list(store.find(relayed + wanted)))
+            assert waiting == sorted(found, key=lambda entry: entry.position)
 
     @invariant()
     def logs_are_dense_and_in_order(self) -> None:

@@ -203,6 +203,20 @@ async def test_what_the_relay_reads_does_not_grow_with_the_ledger(
     assert status < 2 * without
 
 
+async def test_forgetting_a_few_does_not_read_all_that_expired(
+    connection: asyncpg.Connection,
+) -> None:
+    """Or clearing a backlog would take longer the longer it is."""
+    transaction = connection.transaction()
+    await transaction.start()
+    try:
+        few = await pages(connection, HOT["forget, a few"])
+    finally:
+        await transaction.rollback()
+
+    assert 0 < few < STREAMS / 100
+
+
 async def commit(store: PostgresStore, units_count: int, *, batch: int = 250) -> None:
     """Commit units of one event and one claim, in batches."""
     for start in range(0, units_count, batch):

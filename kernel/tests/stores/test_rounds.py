@@ -1,5 +1,6 @@
 """A batch is committed as if its units came one after the other: on paper, and in every store."""
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations, count
@@ -252,3 +253,24 @@ async def test_every_store_does_as_if_units_came_one_after_the_other(
         found = await seen(memory, tenant)
         assert found == await seen(postgres, tenant)
         assert found == await seen(libsql, tenant)
+
+
+@pytest.mark.parametrize("bad", ["\0", "\ud800"])
+async def test_what_cannot_be_stored_is_not_there_and_spoils_nobody_elses_answer(
+    postgres: PostgresStore, libsql: LibsqlStore, bad: str
+) -> None:
+    """Keys come from outside, and questions of many callers go out together."""
+    tenant = next(tenants)
+    stream, nowhere = stream_id(tenant, "thing", "a"), stream_id(tenant, "thing", f"a{bad}")
+    fine, wrong = ClaimKey(tenant, "thing", "k"), ClaimKey(tenant, "thing", f"k{bad}")
+    unit = Unit((append(stream, 0, "1"),), IdempotencyRecord(fine, b"f", b"reply", HOUR_S))
+    for store in (MemoryStore(), postgres, libsql):
+        await store.commit([unit])
+
+        answers = await asyncio.gather(
+            *(store.load(stream, claims=[fine, wrong] if n % 2 else [fine]) for n in range(20)),
+            store.load(nowhere, claims=[fine]),
+        )
+
+        assert [(1, [fine])] * 20 == [(a.version, list(a.replies)) for a in answers[:-1]]
+        assert (0, ()) == (answers[-1].version, answers[-1].events)

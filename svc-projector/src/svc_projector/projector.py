@@ -4,13 +4,17 @@
         ▲                                                                   │
         └──────────────── the missing range, read from the store ◀──────────┘
 
+A projection never passes the ledger: what was published and not recorded may still be lost with the
+broker, and its offset given to another event. So it waits the moment that recording takes; a message
+that never gets into the ledger (somebody else published it) is never folded.
+
 Offsets are dense, so a gap is visible at once. A redelivery is a no-op, a second instance is fenced by
 the compare-and-set on the checkpoint. After any error whoever runs this starts again from the
 checkpoint, which is in the database: the broker's consumer state is disposable.
 """
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from flotilla import (
@@ -28,6 +32,9 @@ from flotilla.outbox import START
 from flotilla.store import tenant_of
 
 BATCH_EVENTS_MAX = 500
+RECORDED_LOOKS_MAX = 500
+LOOK_AGAIN_S = 0.004
+"""The relay records a batch milliseconds after it published it."""
 
 
 @dataclass(slots=True)
@@ -39,6 +46,9 @@ class Projector:
     source: Outbox
     on_applied: Callable[[Sequence[LogEvent]], None] = lambda _batch: None
     checkpoint: Checkpoint = field(default_factory=lambda: Checkpoint(START))
+    recorded: Offset = START
+    """The last offset that the ledger was seen to have."""
+    pause: Callable[[float], Awaitable[None]] = asyncio.sleep
     moved: asyncio.Condition = field(default_factory=asyncio.Condition)
     """Notified whenever the view moved: whoever waits for a version looks again."""
 
@@ -52,15 +62,28 @@ class Projector:
 
         Raises:
             Fenced: another instance moved the checkpoint.
-            Unavailable: a store did not answer, or the ledger does not have what is missing yet;
-                nothing was applied that is not checkpointed.
+            Unavailable: a store did not answer, or the ledger does not have an offset yet; nothing
+                was applied that is not checkpointed.
             Corrupt: an event is in neither the stream nor the store.
 
         """
         new = {event.offset: event for event in batch if event.offset > self.checkpoint.offset}
         for run in _dense_runs([new[offset] for offset in sorted(new)]):
             await self._close_gap(run[0].offset)
+            await self._until_recorded(run[-1].offset)
             await self._apply(run)
+
+    async def _until_recorded(self, upto: Offset) -> None:
+        """Return when the ledger has `upto`."""
+        for look in range(RECORDED_LOOKS_MAX):
+            if self.recorded >= upto:
+                return
+            await self.pause(LOOK_AGAIN_S if look else 0)
+            self.recorded = await self.source.last_offset()
+        raise Unavailable(
+            f"{self.projection.name}: offset {upto} of {self.projection.log} is on the stream and not"
+            " in the ledger; see docs/runbooks/projector.md"
+        )
 
     async def _close_gap(self, upto: Offset) -> None:
         """Apply what is missing before offset `upto`, from the store; never skip."""

@@ -23,6 +23,16 @@ def check_storable(unit: Unit) -> None:
         raise Unstorable("text with half a surrogate pair cannot be stored") from error
 
 
+def is_storable(*texts: str) -> bool:
+    """Return whether these can be stored; what cannot is nowhere, and is not asked for."""
+    text = "".join(texts)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in text
+
+
 def _texts(unit: Unit) -> Iterable[str]:
     for append in unit.appends:
         yield append.stream

@@ -32,6 +32,7 @@ from flotilla.stores.libsql.connection import (
 from flotilla.stores.libsql.rows import claims_json, entry, from_us, recorded, reply, to_us
 from flotilla.stores.libsql.schema import migrate
 from flotilla.stores.migrations import read_migrations
+from flotilla.stores.storable import is_storable
 
 COMPONENT = "event_store"
 FORGET_ROWS_MAX = 500
@@ -90,6 +91,8 @@ class LibsqlStore:
         claims: Sequence[ClaimKey] = (),
     ) -> Loaded:
         """Return the stream, from its snapshot on, and the replies that `claims` stand for."""
+        if not is_storable(stream):
+            return Loaded(EMPTY)
         now_us = to_us(self._clock.now())
 
         def job(connection: Connection) -> tuple[list[Row], list[Row], list[Row]]:

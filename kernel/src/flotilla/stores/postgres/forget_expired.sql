@@ -1,7 +1,6 @@
 with expired as (
     select tenant, scope, key from idempotency
     where expires_at <= now()
-    order by expires_at
     limit $1
     for update skip locked
 ),

@@ -37,7 +37,7 @@ from flotilla.stores.postgres.rows import (
     recorded,
 )
 from flotilla.stores.rounds import Chain, plan_rounds
-from flotilla.stores.storable import Unstorable, check_storable
+from flotilla.stores.storable import Unstorable, check_storable, is_storable
 
 CONNECTIONS_MAX = 8
 TORN_TRIES_MAX = 10
@@ -100,7 +100,11 @@ class PostgresStore:
         claims: Sequence[ClaimKey] = (),
     ) -> Loaded:
         """Return the stream, from its snapshot on, and the replies that `claims` stand for."""
-        return await self._loads.answer((stream, snapshot_schema, claims))
+        if not is_storable(stream):
+            return Loaded(EMPTY)
+        # One question that the database does not understand would fail all that go out with it.
+        sound = [c for c in claims if is_storable(c.tenant, c.scope, c.key)]
+        return await self._loads.answer((stream, snapshot_schema, sound))
 
     async def commit(self, units: Sequence[Unit]) -> Sequence[Outcome]:
         """Commit each unit as if they came one after the other, in as few statements as that takes."""
