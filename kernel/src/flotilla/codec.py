@@ -55,7 +55,7 @@ class ContractCodec[E: BaseModel]:
             if kind in self._models:
                 return self._models[kind].model_validate_json(payload)
             return self._upcast(kind, payload)
-        except Exception as error:  # whatever an upcaster trips over, this event cannot be read
+        except Exception as error:  # noqa: BLE001 - whatever an upcaster trips over, it is unreadable
             raise Corrupt(
                 f"{recorded.stream}@{recorded.version}: cannot read {kind}: {_why(error)}"
             ) from (None if isinstance(error, ValidationError) else error)
