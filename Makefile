@@ -48,13 +48,14 @@ test-member-%: $(READY)
 test-fleet: $(READY)  ## Test the fleet from outside, on every topology.
 	@$(RUN)/python -m pytest tests
 
-check: $(READY)  ## Format, lint, strict types, import contracts, generated files fresh.
+check: $(READY)  ## Format, lint, strict types, import contracts, generated files fresh and compatible.
 	@$(UV) lock --check
 	@$(RUN)/ruff format --check .
 	@$(RUN)/ruff check .
 	@set -e; for part in $(MEMBERS) tests; do $(RUN)/mypy --no-error-summary $$part; done
 	@$(RUN)/lint-imports
 	@$(RUN)/python -m flotilla_contracts.generate --check
+	@$(RUN)/python -m flotilla_contracts.compatibility
 	@$(RUN)/python -m svc_web_bff.openapi --check
 
 format: $(READY)  ## Format and mend what can be mended.
@@ -64,6 +65,20 @@ format: $(READY)  ## Format and mend what can be mended.
 generate: $(READY)  ## Write the generated contract files again.
 	@$(RUN)/python -m flotilla_contracts.generate
 	@$(RUN)/python -m svc_web_bff.openapi
+
+ONLY ?= commands
+SECONDS ?= 5
+.PHONY: bench bench-compare bench-ready
+
+bench: bench-ready  ## Measure commands beside pgbench and peers: ONLY=commands SECONDS=5.
+	@exec $(RUN)/python -m bench --only "$(ONLY)" --seconds "$(SECONDS)"
+
+bench-compare: bench-ready  ## Measure the ratios again; fail when one fell by more than 25 %.
+	@exec $(RUN)/python -m bench --compare --seconds 2
+
+bench-ready: $(READY)
+	@$(RUN)/python -c "import eventsourcing, matplotlib, psycopg" 2>/dev/null \
+		|| $(UV) sync --locked --all-packages --group bench --inexact --quiet
 
 setup: $(READY)  ## Only set up.
 

@@ -14,7 +14,7 @@ LOOP_BUDGETS = {
     "kernel/src/flotilla/commit.py": 85,
     "kernel/src/flotilla/lanes.py": 65,
     "svc-outbox-relay/src/svc_outbox_relay/relay.py": 115,
-    "svc-projector/src/svc_projector/projector.py": 90,
+    "svc-projector/src/svc_projector/projector.py": 100,
 }
 """Lines of code: neither blank nor comment nor docstring."""
 JUNK_DRAWERS = {"utils", "util", "helpers", "common", "misc", "base", "manager"}

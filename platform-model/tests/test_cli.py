@@ -21,7 +21,7 @@ def refusal(result: subprocess.CompletedProcess[str]) -> tuple[int, str]:
     return result.returncode, line
 
 
-@pytest.mark.parametrize("command", ["", "up", "status", "doctor", "topologies"])
+@pytest.mark.parametrize("command", ["", "up", "status", "events", "doctor", "topologies"])
 def test_help_teaches(run: Run, command: str) -> None:
     result = run(*command.split(), "--help")
     assert result.returncode == ExitCode.OK
@@ -59,6 +59,7 @@ def test_exit_statuses_never_change() -> None:
         "UNHEALTHY": 8,
         "NOT_STOPPED": 9,
         "SERVICE_FAILED": 10,
+        "NOT_FOUND": 11,
         "INTERRUPTED": 130,
     }
 

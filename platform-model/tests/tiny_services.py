@@ -12,7 +12,7 @@ from flotilla.errors import Unavailable
 from flotilla.outbox import START, Offset
 from flotilla.projection import Checkpoint, ViewSession
 from flotilla.service import Bindings, Health, Running
-from flotilla.store import EMPTY, Append, NewEvent, Unit, stream_id
+from flotilla.store import EMPTY, Append, NewEvent, Unit, Version, stream_id
 from flotilla.stores import open_store, open_views
 
 
@@ -183,3 +183,31 @@ async def _nothing(_view: ViewSession) -> None:
 
 folds_two = folds_to(2)
 folds_all = folds_to(5)
+
+
+_STORY = (
+    ("tiny.opened.v1", '{"name": "one"}'),
+    ("tiny.moved.v1", '{"by": 5, "value": 5}'),
+    ("tiny.moved.v1", '{"by": -2, "value": 3}'),
+    ("never.heard.of.v9", '{"odd": "[red]\\u001b[31m", "deep": {"a": [1, null]}}'),
+    ("tiny.moved.v1", '{"by": 9, "value": 12}'),
+)
+
+
+@asynccontextmanager
+async def tells(bindings: Bindings) -> AsyncIterator[Running]:
+    """Commit a story of five events, each a little later than the one before; none has an offset."""
+    async with open_store(bindings.stores["keeps"], service="keeps") as store:
+        stream = stream_id("t", "tiny", "one")
+        for at, (kind, payload) in enumerate(_STORY):
+            metadata = {"correlation": f"talk-{at}", "causation": "c"} if at else {}
+            event = NewEvent(f"0197a000-0000-7000-8000-{at:012d}", kind, payload, metadata)
+            await store.commit([Unit((Append(stream, Version(at), (event,)),))])
+            await asyncio.sleep(0.02)
+        long = stream_id("t", "tiny", "long")
+        crowd = tuple(
+            NewEvent(f"0197a000-0000-7000-8001-{at:012d}", "tiny.said.v1", "{}", {})
+            for at in range(2500)
+        )
+        await store.commit([Unit((Append(long, EMPTY, crowd),))])
+        yield Running("keeps", _healthy)

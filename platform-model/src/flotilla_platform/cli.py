@@ -40,6 +40,7 @@ from flotilla_platform.options import (
 )
 from flotilla_platform.planning import find_topology, make_plan
 from flotilla_platform.reading import find_model, read_platform
+from flotilla_platform.recounting import EVENTS_EXAMPLES, events
 from flotilla_platform.runtime import Runtime, find_running
 from flotilla_platform.showing import (
     make_console,
@@ -70,6 +71,7 @@ app = typer.Typer(
         "flotilla up                            run the topology `single`",
         "flotilla up -t single-postgres -p 0    on PostgreSQL, on any free port",
         "flotilla status --watch                how far every log and projection is",
+        "flotilla events acme/counter/visits    what happened to one aggregate",
     )
     + "\n\n"
     + _EXIT_CODES,
@@ -216,6 +218,9 @@ def _watch(read: Callable[[], Status], *, json: bool) -> None:
                 live.update(show_status(read()), refresh=True)
     except KeyboardInterrupt:
         return
+
+
+app.command(epilog=_examples(*EVENTS_EXAMPLES))(events)
 
 
 @app.command(

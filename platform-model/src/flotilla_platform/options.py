@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from flotilla_platform.asking import EVENTS_MAX, LIMIT_EVENTS, VERSION_MAX
+
 TOPOLOGY = "single"
 """What runs when nobody chooses."""
 HOST = "127.0.0.1"
@@ -78,6 +80,51 @@ WatchOption = Annotated[
 LagOption = Annotated[
     float,
     typer.Option("--lag-max-s", min=0, help="More seconds behind than this is unhealthy (8)."),
+]
+StreamArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="STREAM", help="Which one: <tenant>/<aggregate>/<key>", show_default=False
+    ),
+]
+ServiceOption = Annotated[
+    str | None,
+    typer.Option("--service", help="Whose log has it. Default: every log is asked."),
+]
+AfterOption = Annotated[
+    int | None,
+    typer.Option("--after", min=0, max=VERSION_MAX, help="Only versions after this one."),
+]
+LimitOption = Annotated[
+    int | None,
+    typer.Option(
+        "--limit", "-n", min=1, max=EVENTS_MAX, help=f"So many at most. Default: {LIMIT_EVENTS}"
+    ),
+]
+AtVersionOption = Annotated[
+    int | None,
+    typer.Option(
+        "--at-version", min=1, max=VERSION_MAX, help="Only what had happened by this version."
+    ),
+]
+AtTimeOption = Annotated[
+    str | None,
+    typer.Option(
+        "--at-time",
+        metavar="ISO",
+        help="Only what had happened by this time: 2026-05-17T12:00:00Z",
+    ),
+]
+DiffOption = Annotated[
+    str | None,
+    typer.Option(
+        "--diff",
+        metavar="A..B",
+        help="The events A to B, and what they did to each field that several carry.",
+    ),
+]
+JsonLinesOption = Annotated[
+    bool, typer.Option("--json", help="Print stable JSON documents instead, one a line.")
 ]
 DebugOption = Annotated[
     bool, typer.Option("--debug", help="Show where an error comes from, as a traceback.")

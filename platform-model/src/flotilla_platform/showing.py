@@ -1,6 +1,8 @@
 """How results look to people: tables with colours on a terminal, plain lines everywhere else."""
 
+import json
 from collections.abc import Sequence
+from typing import Any
 
 from rich import box
 from rich.console import Console, Group, RenderableType
@@ -8,12 +10,15 @@ from rich.table import Table
 from rich.text import Text
 
 from flotilla_platform.doctor import Check, Diagnosis
+from flotilla_platform.history import Changes, History, Standing
 from flotilla_platform.model import Topology
 from flotilla_platform.runtime import Runtime
 from flotilla_platform.status import Status
 
 _PLAIN_WIDTH = 200
 """Where there is no terminal there is nobody to wrap lines for."""
+_DATA_CHARACTERS_MAX = 72
+"""How much of a payload a line shows; --json shows all of it."""
 
 
 def make_console() -> Console:
@@ -87,6 +92,66 @@ def show_diagnosis(diagnosis: Diagnosis) -> RenderableType:
         else Text("Cure what is marked ✗, then run `flotilla doctor` again.", style="red")
     )
     return Group(table, verdict)
+
+
+def show_history(history: History) -> RenderableType:
+    """Return the tables of `flotilla events`; where the stream stood is told at the end."""
+    table = _table("version", "recorded at", "type", "data", "correlation")
+    for row in history.events:
+        table.add_row(
+            str(row.version),
+            row.recorded_at.isoformat(timespec="milliseconds"),
+            plain(row.type),
+            plain(shortened(row.data)),
+            plain(row.correlation or ""),
+        )
+    parts: list[RenderableType] = [table] if history.events else [Text("no events")]
+    if history.more and history.events:
+        last = history.events[-1].version
+        parts.append(Text(f"{history.more} more: go on with --after {last}", style="dim"))
+    if history.changes:
+        parts += _show_changes(history.changes)
+    if history.standing:
+        parts.append(_show_standing(history.standing))
+    return Group(*parts)
+
+
+def _show_changes(changes: Changes) -> list[RenderableType]:
+    span = f"versions {changes.from_version} to {changes.to_version}"
+    if not changes.fields:
+        return [Text(f"no field is carried by several of the events of {span}")]
+    table = _table("field", "events", "first", "", "last", "")
+    for change in changes.fields:
+        table.add_row(
+            plain(change.field),
+            str(change.events),
+            plain(shortened(change.first)),
+            Text(f"@{change.first_version}", style="dim"),
+            plain(shortened(change.last)),
+            Text(f"@{change.last_version}", style="dim"),
+        )
+    return [Text(f"what {span} did to fields that several events carry"), table]
+
+
+def _show_standing(standing: Standing) -> Text:
+    now = f"it stands at {standing.head} now"
+    if standing.at is None:
+        return plain(f"{standing.stream} had no events yet; {now}")
+    return plain(
+        f"{standing.stream} stood at version {standing.version}: its last event then was "
+        f"{standing.type}, recorded at {standing.at.isoformat()}; {now}"
+    )
+
+
+def shortened(value: Any) -> str:
+    """Return a value as JSON on one line, cut where it becomes long."""
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= _DATA_CHARACTERS_MAX else f"{text[: _DATA_CHARACTERS_MAX - 1]}…"
+
+
+def plain(text: str) -> Text:
+    """Return what others wrote as text that steers no terminal and is no markup."""
+    return Text("".join(c if c.isprintable() else ascii(c)[1:-1] for c in text))
 
 
 def show_topologies(topologies: Sequence[Topology], default: str) -> RenderableType:
