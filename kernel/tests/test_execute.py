@@ -460,3 +460,22 @@ async def test_too_many_waiting_callers_are_refused() -> None:
         await lanes.settle(TALLY, decision(9))
     gate.set()
     await asyncio.gather(*waiting)
+
+
+async def test_an_interrupted_lane_tells_its_callers_and_goes_on() -> None:
+    """A stray cancellation, a library's own, must not leave a dead lane whose callers hang."""
+    rounds = 0
+
+    async def run(_: StreamId, decisions: Sequence[Decision[int, Added]]) -> list[Done]:
+        nonlocal rounds
+        rounds += 1
+        if rounds == 1:
+            raise asyncio.CancelledError
+        return [Done(b"")] * len(decisions)
+
+    lanes: Lanes[int, Added] = Lanes(run)
+
+    async with asyncio.timeout(5):
+        with pytest.raises(Unavailable, match="not known"):
+            await lanes.settle(TALLY, decision(1))
+        assert Done(b"") == await lanes.settle(TALLY, decision(1))

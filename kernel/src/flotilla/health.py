@@ -6,9 +6,7 @@ from dataclasses import asdict
 
 from flotilla.bus import Answer, Bus, Request
 from flotilla.errors import KernelError
-from flotilla.service import Health, Lag
-
-__all__ = ["Health", "Lag", "serve_health"]
+from flotilla.service import Health
 
 
 async def serve_health(
