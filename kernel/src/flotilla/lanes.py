@@ -75,10 +75,7 @@ class Lanes[S, E]:
             except Exception as error:  # noqa: BLE001 - every waiting caller must hear of it
                 results = [error] * len(batch)
             except asyncio.CancelledError:
-                stopping = (
-                    "interrupted; whether it was committed is not known: use the same key again"
-                )
-                results = [Unavailable(stopping)] * len(batch)
+                results = [Unavailable("interrupted: not known if it was committed")] * len(batch)
             for waiting, result in zip(batch, results, strict=True):
                 if waiting.settled.done():
                     continue  # cancelled meanwhile
