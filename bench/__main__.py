@@ -37,7 +37,8 @@ and are shared: trust ratios, not rates.
   pgbench        the reference: one prepared statement that writes the same rows, from C
   plain          asyncpg, a transaction of five statements, a connection a caller
   eventsourcing  the library, its Postgres recorder, a thread a caller; also tuned
-  ours           svc-counter in this process; ours_nats over NATS (two connections);
+  ours           svc-counter's use cases on the kernel, in this process; ours_service the service
+                 with its bus, parsing and metrics; ours_nats over NATS (two connections);
                  ours_http over the BFF, as `flotilla up --topology single-postgres`
 """
 EPILOG = f"""examples:

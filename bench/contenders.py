@@ -79,7 +79,8 @@ async def contenders(servers: Servers, folder: Path, *, short: bool) -> AsyncIte
         enter = stack.enter_async_context
         fleet = await enter(run_fleet(folder))
         constant = await enter(run_constant())
-        local = await enter(ours.in_process(servers))
+        local = await enter(ours.on_postgres(servers))
+        service = await enter(ours.in_process(servers))
         nats = await enter(ours.over_nats(servers))
         http, same = ours.OverHttp(fleet.url), ours.OverHttp(constant.url)
         grouped = await enter(ours.on_libsql(folder, batch_units_max=256))
@@ -91,10 +92,11 @@ async def contenders(servers: Servers, folder: Path, *, short: bool) -> AsyncIte
             "eventsourcing": (await enter(peers.eventsourcing(servers, tuned=False))).run,
             "eventsourcing_tuned": (await enter(peers.eventsourcing(servers, tuned=True))).run,
             "ours": partial(closed_loop, [local]),
+            "ours_service": partial(closed_loop, [service]),
             "ours_nats": partial(closed_loop, [nats]),
             "ours_http": http.run,
         }
-        for ask in (local, nats, grouped, single):
+        for ask in (local, service, nats, grouped, single):
             await fill([ask] * ours.FILLING_CALLERS)
         await http.fill()
         segments = [

@@ -1,6 +1,8 @@
-"""Flotilla, driven at four depths: in process, over NATS, over HTTP, and on libSQL.
+"""Flotilla, driven at several depths: kernel, service, NATS, HTTP; and the kernel on libSQL.
 
-The first two run `svc_counter.main.compose`, the real composition root, in this process.
+The kernel is asked with commands, as the reference and the peers are: load or remember, decide, commit.
+The service is `svc_counter.main.compose`, the real composition root, asked with messages: parsed,
+counted, timed, within a deadline.
 """
 
 import random
@@ -27,7 +29,10 @@ from flotilla import (
 from flotilla.bus import Bus, Context, Request
 from flotilla.buses.local import LocalBus
 from flotilla.buses.nats import NatsBus
+from flotilla.commit import BATCH_UNITS_MAX
+from flotilla.store import EventStore
 from flotilla.stores.libsql import LibsqlStore
+from flotilla.stores.postgres import PostgresStore
 from flotilla_contracts.counter import EVENTS, SERVICE, IncrementCounter
 from svc_counter.application import Counters
 from svc_counter.domain.counter import Bounds, decider
@@ -64,10 +69,53 @@ def _bindings(servers: Servers, store: str, bus: Bus) -> Bindings:
 
 
 @asynccontextmanager
+async def kernel(
+    store: EventStore, *, batch_units_max: int, flights_max: int
+) -> AsyncIterator[Ask]:
+    """Run svc-counter's use cases on `store`; `batch_units_max` 1: no grouping."""
+    settings = Settings.read()
+    committer = GroupCommitter(store, flights_max=flights_max, batch_units_max=batch_units_max)
+    rules = decider(Bounds(settings.lower_bound, settings.upper_bound))
+    aggregate = Aggregate(
+        rules,
+        ContractCodec(EVENTS),
+        store,
+        committer.commit,
+        SystemClock(),
+        uuid7,
+        random.Random(),  # noqa: S311 - jitter, not secrets
+        CounterSnapshots(settings.snapshot_every_events),
+    )
+    lanes = Lanes(partial(execute, aggregate))
+    counters = Counters(rules, lanes.settle, store, settings.idempotency_ttl_s)
+    keys = count()
+
+    async def ask(counter: int) -> None:
+        command = IncrementCounter(counter_id=f"c{counter}", by=1)
+        context = Context("acme", "bench", idempotency_key=f"k{next(keys)}")
+        await counters.answer(command, Request(command.subject, b"", context))
+
+    try:
+        yield ask
+    finally:
+        await lanes.drain()
+
+
+@asynccontextmanager
+async def on_postgres(servers: Servers) -> AsyncIterator[Ask]:
+    """Run the kernel on PostgreSQL."""
+    async with (
+        PostgresStore.open(await servers.database("ours"), service=SERVICE) as store,
+        kernel(store, batch_units_max=BATCH_UNITS_MAX, flights_max=store.flights_max) as ask,
+    ):
+        yield ask
+
+
+@asynccontextmanager
 async def in_process(servers: Servers) -> AsyncIterator[Ask]:
     """Run svc-counter behind a `LocalBus`."""
     bus = LocalBus()
-    async with compose(_bindings(servers, await servers.database("ours"), bus)):
+    async with compose(_bindings(servers, await servers.database("ours_service"), bus)):
         yield asking(bus)
 
 
@@ -113,29 +161,10 @@ class OverHttp:
 
 @asynccontextmanager
 async def on_libsql(folder: Path, *, batch_units_max: int) -> AsyncIterator[Ask]:
-    """Run svc-counter's handlers on a libSQL file; `batch_units_max` 1: no grouping."""
-    settings = Settings.read()
+    """Run the kernel on a libSQL file; `batch_units_max` 1: no grouping."""
     file = folder / f"libsql-{batch_units_max}.db"
-    async with LibsqlStore.open(f"libsql://{file}", service=SERVICE) as store:
-        committer = GroupCommitter(
-            store, flights_max=store.flights_max, batch_units_max=batch_units_max
-        )
-        rules = decider(Bounds(settings.lower_bound, settings.upper_bound))
-        aggregate = Aggregate(
-            rules,
-            ContractCodec(EVENTS),
-            store,
-            committer.commit,
-            SystemClock(),
-            uuid7,
-            random.Random(),  # noqa: S311 - jitter, not secrets
-            CounterSnapshots(settings.snapshot_every_events),
-        )
-        lanes = Lanes(partial(execute, aggregate))
-        counters = Counters(rules, lanes.settle, store, settings.idempotency_ttl_s)
-        bus = LocalBus()
-        await bus.serve(IncrementCounter.subject, counters.command_handler(IncrementCounter))
-        try:
-            yield asking(bus)
-        finally:
-            await lanes.drain()
+    async with (
+        LibsqlStore.open(f"libsql://{file}", service=SERVICE) as store,
+        kernel(store, batch_units_max=batch_units_max, flights_max=store.flights_max) as ask,
+    ):
+        yield ask

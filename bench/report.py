@@ -28,7 +28,8 @@ CONTENDERS = {
     "plain": ("asyncpg, transaction of 5 statements", "#c9a227"),
     "eventsourcing": ("eventsourcing", "#c0504d"),
     "eventsourcing_tuned": ("eventsourcing, tuned", "#e39a8b"),
-    "ours": ("Flotilla, in process", "#163a5f"),
+    "ours": ("Flotilla, kernel in process", "#163a5f"),
+    "ours_service": ("Flotilla, service in process", "#2a5a8f"),
     "ours_nats": ("Flotilla, over NATS", "#3f7fbf"),
     "ours_http": ("Flotilla, over HTTP (whole fleet)", "#93bfe6"),
 }

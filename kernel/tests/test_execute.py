@@ -370,11 +370,13 @@ class Slow(MemoryStore):
 
     def __init__(self) -> None:
         super().__init__()
+        self.began = asyncio.Event()
         self.gate = asyncio.Event()
         self.batches: list[int] = []
 
     async def commit(self, units: Sequence[Unit]) -> Sequence[Outcome]:
         self.batches.append(len(units))
+        self.began.set()
         await self.gate.wait()
         return await super().commit(units)
 
@@ -383,24 +385,55 @@ def a_unit(name: str) -> Unit:
     return Unit((Append(StreamId(f"acme/thing/{name}"), Version(0), (new_event(),)),))
 
 
-async def test_while_flushes_fly_the_next_one_gathers() -> None:
+async def test_what_arrives_together_is_shared_by_the_flights() -> None:
+    """Else one flight takes a single unit, and everybody else waits for the other."""
     store = Slow()
     committer = GroupCommitter(store, flights_max=2, batch_units_max=10)
     waiting = [asyncio.create_task(committer.commit([a_unit(str(n))])) for n in range(14)]
-    await asyncio.sleep(0.01)
-    assert [1, 1] == store.batches
+    await store.began.wait()
 
     store.gate.set()
     await asyncio.gather(*waiting)
 
-    assert [1, 1, 10, 2] == store.batches
+    assert [7, 7] == store.batches
+
+
+async def test_while_flushes_fly_the_next_one_gathers() -> None:
+    store = Slow()
+    committer = GroupCommitter(store, flights_max=1, batch_units_max=10)
+    waiting = [asyncio.create_task(committer.commit([a_unit("first")]))]
+    await store.began.wait()
+    for n in range(14):
+        waiting.append(asyncio.create_task(committer.commit([a_unit(str(n))])))
+        await asyncio.sleep(0)
+
+    store.gate.set()
+    await asyncio.gather(*waiting)
+    await committer.drain()
+
+    assert [1, 10, 4] == store.batches
+
+
+async def test_a_committer_that_was_drained_has_forgotten_nobody() -> None:
+    """Also those whose flush has not taken off yet."""
+    store = MemoryStore()
+    committer = GroupCommitter(store)
+    waiting = [asyncio.create_task(committer.commit([a_unit(str(n))])) for n in range(3)]
+    await asyncio.sleep(0)
+
+    await committer.drain()
+
+    assert 3 == (await store.status()).committed
+    await asyncio.gather(*waiting)
 
 
 async def test_a_full_queue_refuses_at_once_with_nothing_written() -> None:
     store = Slow()
     committer = GroupCommitter(store, flights_max=1, queue_units_max=3)
-    waiting = [asyncio.create_task(committer.commit([a_unit(str(n))])) for n in range(4)]
-    await asyncio.sleep(0.01)
+    waiting = [asyncio.create_task(committer.commit([a_unit("first")]))]
+    await store.began.wait()
+    waiting += [asyncio.create_task(committer.commit([a_unit(str(n))])) for n in range(3)]
+    await asyncio.sleep(0)
 
     with pytest.raises(Unavailable):
         await committer.commit([a_unit("one too many")])

@@ -117,12 +117,12 @@ async def test_the_handlers_own_lines_say_whose_request_it_was(subject: str) -> 
     seen: dict[str, object] = {}
 
     async def handler(_: Request) -> Answer:
-        seen.update(structlog.contextvars.get_contextvars())
+        seen.update(telemetry.add_about(None, "info", {"event": "hello"}))
         return Answer(b"")
 
     await observed(handler)(asked(subject))
 
-    assert {"tenant": "acme", "correlation_id": "c-1"} == seen
+    assert {"tenant": "acme", "correlation_id": "c-1", "event": "hello"} == seen
     assert {} == structlog.contextvars.get_contextvars()
 
 

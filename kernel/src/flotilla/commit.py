@@ -3,10 +3,12 @@
     commit() ─▶ waiting ─▶ flight 1 ─▶ store.commit([units of many callers]) ─▶ each gets its own
                        └─▶ flight 2
 
-An idle committer flushes at once, so a lone command pays one round trip and no more; a busy one
-amortises the fsync over everybody who is waiting. At most `flights_max` flushes run, each on a
-connection of its own. The queue is bounded: beyond it callers are refused with `Unavailable`, at
-once and with nothing written.
+An idle committer flushes as soon as the event loop has nothing more for it, so a lone command pays
+one round trip and a few microseconds; a busy one amortises the fsync over everybody who is waiting.
+At most `flights_max` flushes run, each on a connection of its own and each with its share of what
+is waiting or under way: while the store works on one, the callers of the other are served. (Without
+that, one flight ends up with a single unit and the other with all the rest.) The queue is bounded:
+beyond it callers are refused with `Unavailable`, at once and with nothing written.
 """
 
 import asyncio
@@ -20,6 +22,9 @@ from flotilla.store import Committed, EventStore, Outcome, Unit
 BATCH_UNITS_MAX = 256
 QUEUE_UNITS_MAX = 8192
 FLIGHTS_MAX = 2
+QUIET_ITERATIONS = 4
+"""Iterations of the event loop without a new unit, after which a flush takes off. Callers that were
+answered together need three of them to come back with their next commands."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,7 +53,8 @@ class GroupCommitter:
         self._flights_max = flights_max
         self._queue: deque[_Waiting] = deque()
         self._queued_units = 0
-        self._flights: set[asyncio.Task[None]] = set()
+        self._flights: dict[asyncio.Task[None], int] = {}
+        self._gathering = False
 
     async def commit(self, units: Sequence[Unit]) -> Sequence[Outcome]:
         """Commit `units` in order, in one flush with others; return an outcome for each.
@@ -66,29 +72,46 @@ class GroupCommitter:
         waiting = _Waiting(units, asyncio.get_running_loop().create_future())
         self._queue.append(waiting)
         self._queued_units += len(units)
-        self._take_off()
+        self._gather()
         return await waiting.outcomes
 
     async def drain(self) -> None:
         """Return when everything that was accepted is settled."""
-        while self._flights:
-            await asyncio.wait(self._flights)
+        while self._flights or self._gathering:
+            await (asyncio.wait(self._flights) if self._flights else asyncio.sleep(0))
+
+    def _gather(self) -> None:
+        """Take off soon, if there is something to take and a flight to take it."""
+        if not self._gathering and self._queue and len(self._flights) < self._flights_max:
+            self._gathering = True
+            self._look_again(self._queued_units, QUIET_ITERATIONS)
+
+    def _look_again(self, seen_units: int, quiet_iterations: int) -> None:
+        units = self._queued_units
+        left = quiet_iterations - 1 if units == seen_units else QUIET_ITERATIONS
+        if left and units < self._batch_units_max:
+            asyncio.get_running_loop().call_soon(self._look_again, units, left)
+        else:
+            self._gathering = False
+            self._take_off()
 
     def _take_off(self) -> None:
+        demand = self._queued_units + sum(self._flights.values())
+        share = min(self._batch_units_max, -(-demand // self._flights_max))
         while self._queue and len(self._flights) < self._flights_max:
             batch = [self._queue.popleft()]
             count = len(batch[0].units)
-            while self._queue and count + len(self._queue[0].units) <= self._batch_units_max:
+            while self._queue and count + len(self._queue[0].units) <= share:
                 batch.append(self._queue.popleft())
                 count += len(batch[-1].units)
             self._queued_units -= count
             flight = asyncio.create_task(self._fly(batch))
-            self._flights.add(flight)
+            self._flights[flight] = count
             flight.add_done_callback(self._landed)
 
     def _landed(self, flight: asyncio.Task[None]) -> None:
-        self._flights.discard(flight)
-        self._take_off()
+        del self._flights[flight]
+        self._gather()
 
     async def _fly(self, batch: Sequence[_Waiting]) -> None:
         try:

@@ -3,8 +3,11 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 
 import structlog
+from prometheus_client import Counter as Metric
+from prometheus_client import Histogram
 
 from flotilla.bus import Answer, Handler, Request
 from flotilla.errors import Corrupt, KernelError
@@ -15,7 +18,7 @@ from flotilla.metrics import (
     COMMIT_UNITS,
 )
 from flotilla.store import EventStore, Outcome, Unit
-from flotilla.telemetry import current_traceparent, span
+from flotilla.telemetry import about, current_traceparent, span
 
 log = structlog.get_logger()
 
@@ -27,36 +30,49 @@ def observed(handler: Handler) -> Handler:
     """
 
     async def handle(request: Request) -> Answer:
-        context = request.context
-        with (
-            structlog.contextvars.bound_contextvars(
-                tenant=context.tenant, correlation_id=context.correlation_id
-            ),
-            span(request.subject, traceparent=context.traceparent, tenant=context.tenant),
-            COMMAND_DURATION_SECONDS.labels(request.subject).time(),
-        ):
-            result = "ok"
-            try:
+        context, subject = request.context, request.subject
+        began = about.set({"tenant": context.tenant, "correlation_id": context.correlation_id})
+        result = "ok"
+        try:
+            with (
+                span(subject, traceparent=context.traceparent, tenant=context.tenant),
+                _duration(subject).time(),
+            ):
                 answer = await handler(_traced(request))
-                result = "replayed" if answer.replayed else "ok"
-            except KernelError as error:
-                result = error.family
-                if isinstance(error, Corrupt):
-                    log.critical("handler.corrupt", subject=request.subject, error=str(error))
-                raise
-            except BaseException:
-                result = "failed"
-                raise
-            else:
-                return answer
-            finally:
-                COMMANDS.labels(request.subject, result).inc()
+            result = "replayed" if answer.replayed else "ok"
+        except KernelError as error:
+            result = error.family
+            if isinstance(error, Corrupt):
+                log.critical("handler.corrupt", subject=subject, error=str(error))
+            raise
+        except BaseException:
+            result = "failed"
+            raise
+        else:
+            return answer
+        finally:
+            _counted(subject, result).inc()
+            about.reset(began)
 
     return handle
 
 
+@cache
+def _duration(subject: str) -> Histogram:
+    """Return the histogram of a subject: looked up once, since every request needs it."""
+    return COMMAND_DURATION_SECONDS.labels(subject)
+
+
+@cache
+def _counted(subject: str, result: str) -> Metric:
+    return COMMANDS.labels(subject, result)
+
+
 def _traced(request: Request) -> Request:
-    traceparent = current_traceparent() or request.context.traceparent
+    """Return the request with the trace context of the current span, if there is one."""
+    traceparent = current_traceparent()
+    if traceparent in {None, request.context.traceparent}:
+        return request
     return replace(request, context=replace(request.context, traceparent=traceparent))
 
 
@@ -73,6 +89,6 @@ class ObservedStore:
         """Commit, and count."""
         outcomes = await self._store.commit(units)
         COMMIT_BATCH_UNITS.observe(len(units))
-        for kind, count in Counter(type(outcome) for outcome in outcomes).items():
+        for kind, count in Counter(map(type, outcomes)).items():
             COMMIT_UNITS.labels(kind.__name__.lower()).inc(count)
         return outcomes

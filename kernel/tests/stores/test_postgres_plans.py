@@ -18,7 +18,7 @@ from flotilla.store import Committed, StreamId, Unit, stream_id
 from flotilla.stores.postgres import PostgresStore
 from flotilla.stores.postgres import store as statements
 from flotilla.stores.postgres.connection import Connections
-from flotilla.stores.postgres.rows import append_arrays, claim_arrays, event_arrays
+from flotilla.stores.postgres.rows import documents
 from flotilla.stores.rounds import plan_rounds
 from flotilla.testing.store import append, record
 
@@ -60,8 +60,7 @@ def commit_of(units_count: int) -> Statement:
         for n in range(1, units_count + 1)
     ]
     [chains] = plan_rounds(units)
-    arrays = (f(units, chains) for f in (append_arrays, claim_arrays, event_arrays))
-    return Statement(statements._COMMIT, ("thing", *(a for some in arrays for a in some)))
+    return Statement(statements._COMMIT, ("thing", *documents(units, chains)))
 
 
 KEYS = (["acme"] * 256, ["thing"] * 256, [f"k{n}" for n in range(256)])

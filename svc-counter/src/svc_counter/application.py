@@ -45,18 +45,21 @@ class Counters:
         """Return what answers commands of one kind."""
 
         async def handle(request: Request) -> Answer:
-            command = parse(kind, request)
-            decision = Decision(
-                decide=partial(self.decider.decide, command),
-                reply=partial(_reply, command.counter_id),
-                metadata=event_metadata(request.context),
-                claim=claim_for(request, command, scope=AGGREGATE, ttl_s=self.idempotency_ttl_s),
-                expected=request.context.expected_version,
-            )
-            done = await self.settle(_stream(request.context, command.counter_id), decision)
-            return Answer(done.reply, done.version, done.replayed)
+            return await self.answer(parse(kind, request), request)
 
         return handle
+
+    async def answer(self, command: Command, request: Request) -> Answer:
+        """Decide `command`, make what follows durable, and answer with the counter."""
+        decision = Decision(
+            decide=partial(self.decider.decide, command),
+            reply=partial(_reply, command.counter_id),
+            metadata=event_metadata(request.context),
+            claim=claim_for(request, command, scope=AGGREGATE, ttl_s=self.idempotency_ttl_s),
+            expected=request.context.expected_version,
+        )
+        done = await self.settle(_stream(request.context, command.counter_id), decision)
+        return Answer(done.reply, done.version, done.replayed)
 
     async def history(self, request: Request) -> Answer:
         """Answer with a page of a counter's events, as they were stored."""

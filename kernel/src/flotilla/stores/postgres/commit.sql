@@ -6,14 +6,15 @@
 -- back, and it runs again. Returns the lost chains.
 with
 appended as materialized (
-    select * from unnest(
-        $2::int[], $3::text[], $4::bigint[], $5::bigint[], $6::text[], $7::int[], $8::bigint[]
-    ) as a (chain, stream, expected, version, snapshot, snapshot_schema, snapshot_version)
+    select * from json_to_recordset($2::json) as a (
+        chain int, stream text, expected bigint, version bigint,
+        snapshot text, snapshot_schema int, snapshot_version bigint
+    )
 ),
 asked as materialized (
-    select * from unnest(
-        $9::int[], $10::text[], $11::text[], $12::text[], $13::bytea[], $14::bytea[], $15::int[]
-    ) as k (chain, tenant, scope, key, fingerprint, reply, ttl_s)
+    select * from json_to_recordset($3::json) as k (
+        chain int, tenant text, scope text, key text, fingerprint text, reply text, ttl_s int
+    )
 ),
 lost as materialized (
     select a.chain
@@ -28,7 +29,9 @@ a as materialized (select * from appended where chain not in (select chain from 
 k as materialized (select * from asked where chain not in (select chain from lost)),
 claimed as (
     insert into idempotency as i (tenant, scope, key, fingerprint, reply, expires_at)
-    select tenant, scope, key, fingerprint, reply, now() + ttl_s * interval '1 second'
+    select
+        tenant, scope, key, decode(fingerprint, 'hex'), decode(reply, 'hex'),
+        now() + ttl_s * interval '1 second'
     from k order by tenant, scope, key
     on conflict (tenant, scope, key) do update
     set fingerprint = excluded.fingerprint, reply = excluded.reply, expires_at = excluded.expires_at
@@ -58,14 +61,16 @@ opened as (
     returning 1
 ),
 news as materialized (
-    select * from unnest(
-        $16::int[], $17::text[], $18::bigint[], $19::uuid[], $20::text[], $21::text[], $22::text[]
+    select * from rows from (
+        json_to_recordset($4::json) as (
+            chain int, stream text, version bigint, event_id uuid, type text, payload text, metadata json
+        )
     ) with ordinality as e (chain, stream, version, event_id, type, payload, metadata, n)
     where chain not in (select chain from lost)
 ),
 written as (
     insert into event (stream, version, event_id, type, payload, metadata)
-    select stream, version, event_id, type, payload::json, metadata::json from news order by n
+    select stream, version, event_id, type, payload::json, metadata from news order by n
 ),
 queued as (
     insert into event_outbox (stream, version, log)

@@ -27,6 +27,9 @@ SERVER_SETTINGS = {
     # tables that nobody has analysed yet, and keeps the plan that it made while they were empty.
     "plan_cache_mode": "force_generic_plan",
     "enable_seqscan": "off",
+    # How many rows a JSON parameter brings is a guess to it, too: joins look rows up, one by one.
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
     "random_page_cost": "1.1",
 }
 _MIGRATION_LOCK = 0x666C6F74  # any number, as long as it is always the same: "flot"

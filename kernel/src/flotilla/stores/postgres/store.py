@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Self
+from typing import Self
 
 import asyncpg
 
@@ -29,10 +29,8 @@ from flotilla.stores.migrations import read_migrations
 from flotilla.stores.postgres.connection import Connections, migrate, read_sql, schema_of
 from flotilla.stores.postgres.rows import (
     LoadRequest,
-    append_arrays,
-    claim_arrays,
+    documents,
     entry,
-    event_arrays,
     loaded,
     recorded,
 )
@@ -236,14 +234,10 @@ class PostgresStore:
         self, units: Sequence[Unit], chains: Sequence[Chain]
     ) -> set[int] | None:
         """Return which chains could not commit; None when others were always faster."""
-        arrays: list[list[Any]] = [
-            *append_arrays(units, chains),
-            *claim_arrays(units, chains),
-            *event_arrays(units, chains),
-        ]
+        rows = documents(units, chains)
         for _ in range(TORN_TRIES_MAX):
             try:
-                [row] = await self._fetch(_COMMIT, self._log, *arrays)
+                [row] = await self._fetch(_COMMIT, self._log, *rows)
             except asyncpg.PostgresError as error:
                 if error.sqlstate not in _OVERTAKEN:
                     raise
