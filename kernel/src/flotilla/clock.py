@@ -3,6 +3,7 @@
 import asyncio
 import os
 import time
+from collections import deque
 from datetime import UTC, datetime
 from typing import Protocol
 from uuid import UUID
@@ -48,10 +49,26 @@ class SystemClock:
         await asyncio.sleep(duration_s)
 
 
+_ENTROPY_IDS = 256
+_entropy: deque[bytes] = deque()
+"""Random bytes for the next ids: asking the system for each one costs more than all the rest of it."""
+os.register_at_fork(after_in_child=_entropy.clear)
+
+
 def uuid7() -> UUID:
     """Return a UUIDv7 (RFC 9562 §5.7): sorts by creation time, which keeps indexes compact."""
     timestamp_ms = time.time_ns() // 1_000_000
-    value = (timestamp_ms << 80) | int.from_bytes(os.urandom(10))
+    value = (timestamp_ms << 80) | int.from_bytes(_ten_random_bytes())
     value = (value & ~(0xF << 76)) | (0x7 << 76)
     value = (value & ~(0x3 << 62)) | (0x2 << 62)
     return UUID(int=value)
+
+
+def _ten_random_bytes() -> bytes:
+    """Return bytes that nobody else gets, in no thread and no forked child."""
+    try:
+        return _entropy.popleft()
+    except IndexError:
+        fresh = os.urandom(10 * _ENTROPY_IDS)
+        _entropy.extend(fresh[n : n + 10] for n in range(10, len(fresh), 10))
+        return fresh[:10]
