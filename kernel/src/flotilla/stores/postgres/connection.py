@@ -95,11 +95,13 @@ class Connections:
         Raises `Unavailable` when none comes free in time or the server does not answer. A connection
         that was left in a transaction, or that failed, is not lent again.
         """
-        try:
-            async with asyncio.timeout(ACQUIRE_TIMEOUT_S):
-                await self._slots.acquire()
-        except TimeoutError as error:
-            raise Unavailable("postgres: all connections are busy; back off") from error
+        if self._slots.locked():
+            try:
+                await asyncio.wait_for(self._slots.acquire(), ACQUIRE_TIMEOUT_S)
+            except TimeoutError as error:
+                raise Unavailable("postgres: all connections are busy; back off") from error
+        else:
+            await self._slots.acquire()  # at once: no timer for what need not wait
         try:
             with translated():
                 if self._closed:
