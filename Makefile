@@ -66,12 +66,11 @@ generate: $(READY)  ## Write the generated contract files again.
 	@$(RUN)/python -m flotilla_contracts.generate
 	@$(RUN)/python -m svc_web_bff.openapi
 
-ONLY ?= commands
 SECONDS ?= 5
 .PHONY: bench bench-compare bench-ready
 
-bench: bench-ready  ## Measure commands beside pgbench and peers: ONLY=commands SECONDS=5.
-	@exec $(RUN)/python -m bench --only "$(ONLY)" --seconds "$(SECONDS)"
+bench: bench-ready  ## Measure beside references and peers: ONLY=commands|relay SECONDS=5.
+	@exec $(RUN)/python -m bench $(if $(ONLY),--only "$(ONLY)") --seconds "$(SECONDS)"
 
 bench-compare: bench-ready  ## Measure the ratios again; fail when one fell by more than 25 %.
 	@exec $(RUN)/python -m bench --compare --seconds 2

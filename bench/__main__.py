@@ -5,6 +5,7 @@ import asyncio
 import logging
 import sys
 from collections.abc import Sequence
+from types import ModuleType
 
 import structlog
 from rich.console import Console
@@ -17,16 +18,19 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from bench import report
+from bench import relay, report
 from bench.contenders import contenders
 from bench.figures import FALL_MAX, Figures, figures_of
-from bench.servers import DURABLE, NotDurableError, run_servers
+from bench.machine import CpuTicks, foreign_share
+from bench.servers import DURABLE, NotDurableError, postgres_settings, run_servers
 from flotilla.testing.servers import open_folder
 
 ROUNDS_MIN = 3
+SUITES: dict[str, ModuleType] = {"relay": relay}
+"""What is measured beside the commands: modules with `NOTE`, `stretches` and `measure`."""
 FOREIGN_CPU_SHARE_MAX = 0.10
 """Above it, a run says that it was disturbed: ratios to what uses other processors suffer, too."""
-HELP = """Measures commands beside a reference and peers, on servers of its own (PostgreSQL and NATS
+HELP = """Measures beside references and peers, on servers of its own (PostgreSQL and NATS
 from wheels; nothing must run or be installed).
 
 One command: load or remember the aggregate, decide, append with compare-and-set, an idempotency
@@ -40,15 +44,19 @@ and are shared: trust ratios, not rates.
   ours           svc-counter's use cases on the kernel, in this process; ours_service the service
                  with its bus, parsing and metrics; ours_nats over NATS (two connections);
                  ours_http over the BFF, as `flotilla up --topology single-postgres`
+
+relay: a backlog of 200,000 events drained, beside a loop that only publishes the same batches; the
+same on a nats-server that syncs every write, beside a window of `publish_async`; from a caller's answer
+to the stream at 1,000 commands/s; what an idle relay costs.
 """
 EPILOG = f"""examples:
-  python -m bench                           everything, 5 s a stretch, 3 rounds: about ten minutes
+  python -m bench                           everything, 5 s a stretch, 3 rounds: about 25 minutes
   python -m bench --only commands --seconds 3
   python -m bench --save-baseline           and keep its ratios in bench/baseline.json
   python -m bench --compare --seconds 2     only ratios; status 1 when one fell too far ({FALL_MAX:.0%})
 
 stdout: a table, then a line a figure: `figure <name> <value>`. Also written, but not with
---compare: bench/results/commands.json, .md and .svg. stderr: progress, when it is a terminal.
+--compare: bench/results/<suite>.json, .md and .svg. stderr: progress, when it is a terminal.
 Ratios are taken at 32 callers. half_load: arrivals on schedule at half of ours' own maximum; its
 p99 is divided by the median of a bare `select` and one-row commit of the same run.
 """
@@ -62,7 +70,9 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--only", choices=["commands"], default="commands", help="what to measure")
+    parser.add_argument(
+        "--only", choices=["commands", *SUITES], help="what to measure; default all"
+    )
     parser.add_argument("--seconds", type=float, default=5.0, help="of each stretch; default 5")
     parser.add_argument("--rounds", type=int, default=ROUNDS_MIN, help="at least 3; default 3")
     parser.add_argument(
@@ -81,6 +91,44 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
 
 async def run(chosen: argparse.Namespace, console: Console) -> int:
     """Measure, and report; return the exit status."""
+    status = 0
+    if chosen.compare or chosen.only in {None, "commands"}:
+        status = await run_commands(chosen, console)
+    for name, suite in SUITES.items():
+        if not chosen.compare and chosen.only in {None, name}:
+            await run_suite(name, suite, chosen, console)
+    return status
+
+
+async def run_suite(
+    name: str, suite: ModuleType, chosen: argparse.Namespace, console: Console
+) -> None:
+    """Measure what is beside the commands, and report."""
+    before = CpuTicks.now()
+    with open_folder() as folder, _progress(console) as progress:
+        task = progress.add_task("starting servers", total=None)
+        async with run_servers(folder) as servers:
+            settings = await postgres_settings(servers.dsn)
+            progress.update(task, total=suite.stretches(chosen.rounds))
+
+            def tell(what: str) -> None:
+                progress.update(task, description=what, advance=1)
+
+            figures = await suite.measure(servers, folder, (chosen.seconds, chosen.rounds), tell)
+    figures["machine.foreign_cpu_share"] = foreign_share(before, CpuTicks.now())
+    _doubt(figures, console)
+    about = await report.metadata(settings, seconds=chosen.seconds, rounds=chosen.rounds)
+    report.show_figures(figures)
+    report.keep_suite(name, suite.NOTE, figures, about)
+
+
+def _doubt(figures: Figures, console: Console) -> None:
+    if (share := figures["machine.foreign_cpu_share"]) > FOREIGN_CPU_SHARE_MAX:
+        console.print(f"others used {share:.0%} of this machine: do not trust this run")
+
+
+async def run_commands(chosen: argparse.Namespace, console: Console) -> int:
+    """Measure commands; return the exit status."""
     baseline: Figures = {}
     if chosen.compare:
         try:
@@ -105,9 +153,10 @@ async def run(chosen: argparse.Namespace, console: Console) -> int:
                     await world.measure(segment, chosen.seconds)
                     progress.advance(task)
             figures = figures_of(world)
-            if (share := figures["machine.foreign_cpu_share"]) > FOREIGN_CPU_SHARE_MAX:
-                console.print(f"others used {share:.0%} of this machine: do not trust this run")
-            about = await report.metadata(world, seconds=chosen.seconds, rounds=chosen.rounds)
+            _doubt(figures, console)
+            about = await report.metadata(
+                world.settings, seconds=chosen.seconds, rounds=chosen.rounds
+            )
     if chosen.compare:
         return 0 if report.compare(figures, baseline) else 1
     report.show(figures)

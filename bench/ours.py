@@ -6,7 +6,7 @@ counted, timed, within a deadline.
 """
 
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -55,26 +55,33 @@ def asking(bus: Bus) -> Ask:
     return ask
 
 
-def _bindings(servers: Servers, store: str, bus: Bus) -> Bindings:
+def bindings(service: str, store: str, nats_url: str, bus: Bus) -> Bindings:
+    """Return what a composition root needs to run on this store, this broker and this bus."""
     return Bindings(
-        stores={SERVICE: store},
-        nats_url=servers.nats_url,
+        stores={service: store},
+        nats_url=nats_url,
         bus=bus,
         clock=SystemClock(),
         ids=uuid7,
         chance=random.Random(),  # noqa: S311 - jitter, not secrets
-        services=(SERVICE,),
-        logs=(SERVICE,),
+        services=(service,),
+        logs=(service,),
     )
 
 
 @asynccontextmanager
-async def kernel(
-    store: EventStore, *, batch_units_max: int, flights_max: int
-) -> AsyncIterator[Ask]:
+async def use_cases(
+    store: EventStore,
+    *,
+    flights_max: int,
+    batch_units_max: int = BATCH_UNITS_MAX,
+    on_commit: Callable[[int], None] = lambda _units: None,
+) -> AsyncIterator[Counters]:
     """Run svc-counter's use cases on `store`; `batch_units_max` 1: no grouping."""
     settings = Settings.read()
-    committer = GroupCommitter(store, flights_max=flights_max, batch_units_max=batch_units_max)
+    committer = GroupCommitter(
+        store, flights_max=flights_max, batch_units_max=batch_units_max, on_commit=on_commit
+    )
     rules = decider(Bounds(settings.lower_bound, settings.upper_bound))
     aggregate = Aggregate(
         rules,
@@ -87,7 +94,14 @@ async def kernel(
         CounterSnapshots(settings.snapshot_every_events),
     )
     lanes = Lanes(partial(execute, aggregate))
-    counters = Counters(rules, lanes.settle, store, settings.idempotency_ttl_s)
+    try:
+        yield Counters(rules, lanes.settle, store, settings.idempotency_ttl_s)
+    finally:
+        await lanes.drain()
+
+
+def commanding(counters: Counters) -> Ask:
+    """Return what decides one increment, each under a new idempotency key."""
     keys = count()
 
     async def ask(counter: int) -> None:
@@ -95,10 +109,7 @@ async def kernel(
         context = Context("acme", "bench", idempotency_key=f"k{next(keys)}")
         await counters.answer(command, Request(command.subject, b"", context))
 
-    try:
-        yield ask
-    finally:
-        await lanes.drain()
+    return ask
 
 
 @asynccontextmanager
@@ -106,16 +117,16 @@ async def on_postgres(servers: Servers) -> AsyncIterator[Ask]:
     """Run the kernel on PostgreSQL."""
     async with (
         PostgresStore.open(await servers.database("ours"), service=SERVICE) as store,
-        kernel(store, batch_units_max=BATCH_UNITS_MAX, flights_max=store.flights_max) as ask,
+        use_cases(store, flights_max=store.flights_max) as counters,
     ):
-        yield ask
+        yield commanding(counters)
 
 
 @asynccontextmanager
 async def in_process(servers: Servers) -> AsyncIterator[Ask]:
     """Run svc-counter behind a `LocalBus`."""
-    bus = LocalBus()
-    async with compose(_bindings(servers, await servers.database("ours_service"), bus)):
+    bus, store = LocalBus(), await servers.database("ours_service")
+    async with compose(bindings(SERVICE, store, servers.nats_url, bus)):
         yield asking(bus)
 
 
@@ -125,7 +136,7 @@ async def over_nats(servers: Servers) -> AsyncIterator[Ask]:
     store = await servers.database("ours_nats")
     async with (
         NatsBus(servers.nats_url, name="bench-server") as server,
-        compose(_bindings(servers, store, server)),
+        compose(bindings(SERVICE, store, servers.nats_url, server)),
         NatsBus(servers.nats_url, name="bench-client") as client,
     ):
         yield asking(client)
@@ -165,6 +176,8 @@ async def on_libsql(folder: Path, *, batch_units_max: int) -> AsyncIterator[Ask]
     file = folder / f"libsql-{batch_units_max}.db"
     async with (
         LibsqlStore.open(f"libsql://{file}", service=SERVICE) as store,
-        kernel(store, batch_units_max=batch_units_max, flights_max=store.flights_max) as ask,
+        use_cases(
+            store, flights_max=store.flights_max, batch_units_max=batch_units_max
+        ) as counters,
     ):
-        yield ask
+        yield commanding(counters)

@@ -43,7 +43,9 @@ NOTE = (
 )
 
 
-async def metadata(world: World, *, seconds: float, rounds: int) -> dict[str, object]:
+async def metadata(
+    settings: Mapping[str, str], *, seconds: float, rounds: int
+) -> dict[str, object]:
     """Return what one must know to judge the figures."""
     taken_at = SystemClock().now().isoformat(timespec="seconds")
     return {
@@ -53,11 +55,11 @@ async def metadata(world: World, *, seconds: float, rounds: int) -> dict[str, ob
         "run": {"seconds": seconds, "rounds": rounds, "value": "median over the rounds"},
         "versions": {
             "python": python_version(),
-            "postgres": world.settings["server_version"],
+            "postgres": settings["server_version"],
             "nats-server": await _output("nats-server", "--version"),
             **{name: version(name) for name in LIBRARIES},
         },
-        "postgres_settings": world.settings,
+        "postgres_settings": dict(settings),
     }
 
 
@@ -141,8 +143,38 @@ def show(figures: Figures) -> None:
     for row in rows(figures):
         table.add_row(*row)
     _console().print(table)
+    show_figures(figures)
+
+
+def show_figures(figures: Figures) -> None:
+    """Print a line a figure."""
     for name, value in figures.items():
         sys.stdout.write(f"figure {name} {value:.3f}\n")
+
+
+def keep_suite(name: str, note: str, figures: Figures, about: Mapping[str, object]) -> None:
+    """Write <name>.json, .md and .svg of a suite beside the commands."""
+    RESULTS.mkdir(exist_ok=True)
+    rounded = {figure: round(value, 3) for figure, value in figures.items()}
+    (RESULTS / f"{name}.json").write_text(
+        json.dumps({"figures": rounded, **about}, indent=2) + "\n"
+    )
+    body = [[f"`{figure}`", f"{value:,.2f}"] for figure, value in figures.items()]
+    lines = [f"# {name.capitalize()}", "", f"Medians. {note}.", ""]
+    lines += [*_markdown_table([["figure", "value"], *body]), "", "```json"]
+    (RESULTS / f"{name}.md").write_text("\n".join([*lines, json.dumps(about, indent=2), "```", ""]))
+    rates = {figure: value for figure, value in figures.items() if figure.endswith("_per_s")}
+    picture = Figure(figsize=(10, 1 + 0.5 * len(rates)), layout="constrained")
+    axes = picture.subplots()
+    bars = axes.barh(list(rates), list(rates.values()), color="#163a5f")
+    axes.bar_label(
+        bars, labels=[f"{value:,.0f}" for value in rates.values()], fontsize=8, padding=2
+    )
+    axes.invert_yaxis()
+    axes.margins(x=0.15)
+    axes.spines[["top", "right"]].set_visible(False)
+    picture.suptitle(note, fontsize=7, x=0.01, ha="left")
+    picture.savefig(RESULTS / f"{name}.svg", metadata={"Date": None})
 
 
 def plot(figures: Figures, to: Path) -> None:

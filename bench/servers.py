@@ -112,8 +112,15 @@ async def run_fleet(folder: Path) -> AsyncIterator[Process]:
 @asynccontextmanager
 async def run_constant() -> AsyncIterator[Process]:
     """Run the same HTTP server with a route that answers a constant."""
-    async with _announced(sys.executable, "-m", "bench.constant") as (constant, pid):
+    async with announced("bench.constant") as (constant, pid):
         yield Process(constant["api"], pid)
+
+
+@asynccontextmanager
+async def announced(module: str, *arguments: str) -> AsyncIterator[tuple[Any, int]]:
+    """Run a module as a program; yield what its first line says, and its process id."""
+    async with _announced(sys.executable, "-m", module, *arguments) as said:
+        yield said
 
 
 @asynccontextmanager
