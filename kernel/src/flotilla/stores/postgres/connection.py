@@ -12,7 +12,7 @@ from importlib import resources
 import asyncpg
 
 from flotilla.errors import Corrupt, Unavailable
-from flotilla.stores.migrations import AppliedMigration, Migration, plan
+from flotilla.stores.migrations import AppliedMigration, Migration, plan, require
 
 CONNECT_TIMEOUT_S = 5.0
 COMMAND_TIMEOUT_S = 15.0
@@ -75,11 +75,12 @@ def translated() -> Iterator[None]:
 class Connections:
     """At most `size_max` connections, opened when needed, replaced when broken."""
 
-    def __init__(self, url: str, *, schema: str, size_max: int) -> None:
+    def __init__(self, url: str, *, schema: str, size_max: int, read_only: bool = False) -> None:
         self._url = url
         self._settings = SERVER_SETTINGS | {
             "search_path": schema,
             "application_name": f"flotilla-{schema}",
+            "default_transaction_read_only": "on" if read_only else "off",
         }
         self._idle: list[asyncpg.Connection] = []
         self._slots = asyncio.Semaphore(size_max)
@@ -140,6 +141,18 @@ class Connections:
         )
 
 
+async def prepare(
+    connections: Connections, component: str, steps: list[Migration], *, schema: str, write: bool
+) -> None:
+    """Migrate `component`; when that is not wanted, only check that this code can read it."""
+    if write:
+        await migrate(connections, schema, component, steps)
+        return
+    async with connections.use() as connection:
+        known = await connection.fetchval("select to_regclass('schema_migration') is not null")
+        require(component, steps, await _applied(connection, component) if known else [])
+
+
 async def migrate(
     connections: Connections, schema: str, component: str, available: list[Migration]
 ) -> None:
@@ -159,10 +172,7 @@ async def migrate(
             " checksum text not null, applied_at timestamptz not null default now(),"
             " primary key (component, version))"
         )
-        rows = await connection.fetch(
-            "select version, checksum from schema_migration where component = $1", component
-        )
-        applied = [AppliedMigration(row["version"], row["checksum"]) for row in rows]
+        applied = await _applied(connection, component)
         for step in plan(component, available, applied):
             await connection.execute(step.sql)
             await connection.execute(
@@ -173,3 +183,10 @@ async def migrate(
                 step.name,
                 step.checksum,
             )
+
+
+async def _applied(connection: asyncpg.Connection, component: str) -> list[AppliedMigration]:
+    rows = await connection.fetch(
+        "select version, checksum from schema_migration where component = $1", component
+    )
+    return [AppliedMigration(row["version"], row["checksum"]) for row in rows]

@@ -26,7 +26,7 @@ from flotilla.store import (
 )
 from flotilla.stores.gather import Gather
 from flotilla.stores.migrations import read_migrations
-from flotilla.stores.postgres.connection import Connections, migrate, read_sql, schema_of
+from flotilla.stores.postgres.connection import Connections, prepare, read_sql, schema_of
 from flotilla.stores.postgres.rows import (
     LoadRequest,
     append_arrays,
@@ -81,13 +81,13 @@ class PostgresStore:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, url: str, *, service: str) -> AsyncIterator[Self]:
-        """Yield the store of `service`, in a schema of its own, migrated."""
-        schema = schema_of(service)
-        connections = Connections(url, schema=schema, size_max=CONNECTIONS_MAX)
+    async def open(cls, url: str, *, service: str, migrate: bool = True) -> AsyncIterator[Self]:
+        """Yield the store of `service`, in a schema of its own, migrated; or only to be read."""
+        schema, size_max = schema_of(service), CONNECTIONS_MAX
+        connections = Connections(url, schema=schema, size_max=size_max, read_only=not migrate)
         try:
             steps = read_migrations("flotilla.stores.postgres")
-            await migrate(connections, schema, "event_store", steps)
+            await prepare(connections, "event_store", steps, schema=schema, write=migrate)
             yield cls(connections, log=service)
         finally:
             await connections.close()
