@@ -22,7 +22,7 @@ from flotilla.stores.postgres.rows import append_arrays, claim_arrays, event_arr
 from flotilla.stores.rounds import plan_rounds
 from flotilla.testing.store import append, record
 
-STREAMS, EVENTS_EACH = 20_000, 10
+STREAMS, EVENTS_EACH = 100_000, 10
 EVENTS = STREAMS * EVENTS_EACH
 WAITING = 1_000
 TABLES = ("event", "event_outbox", "aggregate", "idempotency")
@@ -33,12 +33,12 @@ select 'acme/thing/' || n, {EVENTS_EACH} from generate_series(1, {STREAMS}) n;
 
 insert into event (stream, version, event_id, type, payload, metadata)
 select 'acme/thing/' || n, v, gen_random_uuid(), 'thing.happened.v1', '{{"by": 1}}', '{{}}'
-from generate_series(1, {EVENTS_EACH}) v, generate_series(1, {STREAMS}) n;
+from generate_series(1, {STREAMS}) n, generate_series(1, {EVENTS_EACH}) v;
 
 insert into event_outbox (stream, version, log, "offset")
-select stream, version, 'thing', case when n <= {EVENTS - WAITING} then n end
-from (select stream, version, row_number() over (order by version, stream) n from event) e
-order by n;
+select 'acme/thing/' || 1 + (n - 1) % {STREAMS}, 1 + (n - 1) / {STREAMS}, 'thing',
+    case when n <= {EVENTS - WAITING} then n end
+from generate_series(1, {EVENTS}) n;
 
 insert into idempotency (tenant, scope, key, fingerprint, reply, expires_at)
 select 'acme', 'thing', 'k' || n, 'f', 'r', now() + (n - {STREAMS}) * interval '1 second'
@@ -101,7 +101,7 @@ async def filled(postgres_server: PostgresServer) -> str:
         store._connections.use() as connection,
     ):
         await connection.execute("set statement_timeout = 0")
-        await connection.execute(FILL, timeout=60)
+        await connection.execute(FILL, timeout=120)
     return schema
 
 

@@ -21,7 +21,7 @@ SERVER_SETTINGS = {
     "timezone": "UTC",
     "lock_timeout": "2s",
     "statement_timeout": "10s",
-    "idle_in_transaction_session_timeout": "5s",
+    "idle_in_transaction_session_timeout": "5s",  # a paused process holds its locks no longer
     "jit": "off",
     # Every statement here is made for an index, and is planned once. Left alone, the planner scans
     # tables that nobody has analysed yet, and keeps the plan that it made while they were empty.
@@ -29,6 +29,9 @@ SERVER_SETTINGS = {
     "enable_seqscan": "off",
     "random_page_cost": "1.1",
 }
+TRANSACTION_TIMEOUT = "60s"
+"""For one that is neither idle nor in a long statement, and never ends. Servers before 17 have none."""
+_TRANSACTION_TIMEOUT_SINCE = 17
 _MIGRATION_LOCK = 0x666C6F74  # any number, as long as it is always the same: "flot"
 
 _GONE = (
@@ -38,6 +41,8 @@ _GONE = (
     asyncpg.PostgresSystemError,
     asyncpg.ReadOnlySQLTransactionError,  # a primary that was made a standby
     asyncpg.LockNotAvailableError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
+    asyncpg.TransactionTimeoutError,
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.InvalidCatalogNameError,
 )
@@ -67,9 +72,15 @@ def translated() -> Iterator[None]:
     except asyncpg.InterfaceError as error:
         if isinstance(error, ValueError):
             raise  # a value that the driver cannot encode: that is data, not the connection
-        raise Unavailable(f"postgres: {error}") from error
+        ended = error.__context__  # "the connection is closed" is true, and not why
+        raise _broken(ended if isinstance(ended, _GONE) else error) from error
     except asyncpg.InternalClientError as error:
-        raise Unavailable(f"postgres: {error}") from error
+        raise _broken(error) from error
+
+
+def _broken(why: BaseException) -> Unavailable:
+    """Return what callers are told; the driver does not always know why the server hung up."""
+    return Unavailable(f"postgres: the connection broke, the server's log says why: {why}")
 
 
 class Connections:
@@ -133,12 +144,18 @@ class Connections:
             connection = self._idle.pop()
             if not connection.is_closed():
                 return connection
-        return await asyncpg.connect(
+        connection = await asyncpg.connect(
             self._url,
             timeout=CONNECT_TIMEOUT_S,
             command_timeout=COMMAND_TIMEOUT_S,
             server_settings=self._settings,
         )
+        try:
+            await _limit_transactions(connection, TRANSACTION_TIMEOUT)
+        except BaseException:
+            connection.terminate()
+            raise
+        return connection
 
 
 async def prepare(
@@ -164,6 +181,10 @@ async def migrate(
     """
     async with connections.use() as connection, connection.transaction():
         await connection.execute("set local lock_timeout = '60s'; set local statement_timeout = 0")
+        await connection.execute(
+            "select set_config(name, '0', true) from pg_settings where name = $1",
+            "transaction_timeout",
+        )
         await connection.execute("select pg_advisory_xact_lock($1)", _MIGRATION_LOCK)
         await connection.execute(f'create schema if not exists "{schema}"')
         await connection.execute(
@@ -183,6 +204,11 @@ async def migrate(
                 step.name,
                 step.checksum,
             )
+
+
+async def _limit_transactions(connection: asyncpg.Connection, limit: str) -> None:
+    if connection.get_server_version().major >= _TRANSACTION_TIMEOUT_SINCE:
+        await connection.execute(f"set transaction_timeout = '{limit}'")
 
 
 async def _applied(connection: asyncpg.Connection, component: str) -> list[AppliedMigration]:
