@@ -311,11 +311,12 @@ async def test_paused_in_a_grouped_commit_the_server_finishes_it(
         paused.go_on()
 
         async def both_flights_wait() -> bool:
-            return 2 == await session.fetchval(
-                "select count(*) from pg_stat_activity"
+            rows = await session.fetch(
+                "select pid from pg_stat_activity"
                 " where application_name = $1 and wait_event_type = 'Lock'",
                 f"flotilla-{store._log}",
             )
+            return 2 == len(rows)
 
         await eventually(both_flights_wait)
         await paused.pause()
