@@ -7,7 +7,10 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from flotilla.clock import SystemClock
+from flotilla.stores.migrations import Migration, read_migrations
 from flotilla_platform.exit_codes import ExitCode
 from flotilla_platform.status import Status, read_status
 from flotilla_platform.testing import COMMAND, Fleet, environment, eventually
@@ -112,16 +115,39 @@ async def test_a_store_that_cannot_be_read_is_named_and_hides_nothing(
     runtime = up("keeps").runtime()
     damaged = tmp_path / "damaged.db"
     damaged.write_bytes(b"not a database" * 999)
-    broken = {"gone": f"libsql://{damaged}", "odd": "ftp://odd"}
+    absent = tmp_path / "absent.db"
+    broken = {"gone": f"libsql://{damaged}", "odd": "ftp://odd", "absent": f"libsql://{absent}"}
     stores = runtime.stores | broken
-    wider = runtime.model_copy(update={"stores": stores, "logs": ("gone", "keeps", "odd")})
+    logs = ("gone", "keeps", "odd", "absent")
+    wider = runtime.model_copy(update={"stores": stores, "logs": logs, "views": ("absent",)})
     status = await read_status(wider, SystemClock())
     assert [log.log for log in status.logs] == ["keeps"]
     assert not status.healthy
     assert [problem.split(":")[0] for problem in status.problems] == [
         "the store of 'gone' cannot be read",
         "the store of 'odd' cannot be read",
+        "the store of 'absent' cannot be read",
+        "the read models of 'absent' cannot be read",
     ]
+    assert "start its service once" in status.problems[-1]
+    assert not absent.exists()
+
+
+async def test_looking_at_an_older_fleet_does_not_migrate_it(
+    up: Up, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A command line of the next release beside a fleet of this one."""
+    runtime = up("keeps").runtime()
+    newer = [
+        *read_migrations("flotilla.stores.libsql"),
+        Migration(2, "more", "create table more(n)"),
+    ]
+    monkeypatch.setattr("flotilla.stores.libsql.store.read_migrations", lambda _: newer)
+
+    for _ in range(2):
+        [problem, *_] = (await read_status(runtime, SystemClock())).problems
+        assert "event_store is at schema version 1 and this code reads 2" in problem
+        assert "ask with the release that wrote it" in problem
 
 
 def test_watching_prints_a_document_a_second_until_ctrl_c(up: Up, tmp_path: Path) -> None:

@@ -634,13 +634,33 @@ async def test_without_a_broker_it_refuses_to_start_and_says_where_it_looked(
 
 
 async def test_an_event_that_cannot_be_read_is_corrupt_and_wakes_a_human(service: World) -> None:
-    event = new_event('{"counter_id": "c"}', kind="counter.exploded.v1")
+    event = new_event('{"counter_id": "c"}', kind="counter.incremented.v1")
     await service.store.commit([Unit((Append(StreamId("acme/counter/c"), EMPTY, (event,)),))])
 
     with pytest.raises(KernelError) as error:
         await service.up(1)
 
     assert ("corrupt", 1) == (error.value.family, await service.committed())
+
+
+async def test_an_event_of_a_newer_version_is_told_and_not_decided_on(world: World) -> None:
+    """A replica that knows the type can answer: so retry, and nothing is lost or written here."""
+    await world.up(5)
+    payload = '{ "counter_id":"c","note":"\\u00fc" ,"n":12345678901234567890}'
+    event = new_event(payload, kind="counter.annotated.v1")
+    await world.store.commit([Unit((Append(StreamId("acme/counter/c"), Version(2), (event,)),))])
+
+    for ask in (partial(world.up, 1), world.reset):
+        with pytest.raises(KernelError) as error:
+            await ask(idempotency_key="k")
+        assert ("unavailable", "event-type-unknown") == (error.value.family, error.value.code)
+        assert "deploy the version that knows it" in str(error.value)
+
+    assert 3 == await world.committed()
+    assert (7, 2) == stands(await world.up(7, "other", idempotency_key="k2"))
+    last = (await world.history()).items[-1]
+    assert (3, "counter.annotated.v1", json.loads(payload)) == (last.version, last.type, last.data)
+    assert payload == (await world.store.read(StreamId("acme/counter/c")))[-1].payload
 
 
 async def test_what_was_asked_is_finished_before_it_stops(

@@ -101,14 +101,20 @@ class Aggregate[C, S, E]:
 
     async def load(self, stream: StreamId, claims: Sequence[ClaimKey]) -> Loaded:
         """Return what is needed to decide, in one round trip."""
-        schema = self.snapshots.schema if self.snapshots else None
-        return await self.store.load(stream, snapshot_schema=schema, claims=claims)
+        if self.snapshots is None:
+            return await self.store.load(stream, claims=claims)
+        schema = self.snapshots.schema
+        loaded = await self.store.load(stream, snapshot_schema=schema, claims=claims)
+        if loaded.snapshot is None and loaded.version >= self.snapshots.every_events:
+            self.memory.miss_snapshot(stream)
+        return loaded
 
     def rehydrate(self, loaded: Loaded) -> S:
         """Return the state that the snapshot and the events after it add up to.
 
         Raises:
             Corrupt: an event is missing or cannot be read.
+            UnknownEventType: a newer version wrote one of them.
 
         """
         state, version = self.decider.initial, 0
@@ -119,7 +125,9 @@ class Aggregate[C, S, E]:
             range(version + 1, loaded.version + 1)
         ):
             raise Corrupt(f"events are missing between versions {version} and {loaded.version}")
-        return self.decider.fold(map(self.codec.decode, loaded.events), state)
+        codec = self.codec
+        known = (codec.decode(event) for event in loaded.events if not codec.ignores(event.type))
+        return self.decider.fold(known, state)
 
     def unit(
         self,
@@ -138,9 +146,8 @@ class Aggregate[C, S, E]:
         done = Done(decision.reply(state, after), after)
         if not events and decision.claim is None:
             return None, state, done
-        append = Append(
-            stream, version, self._encode(events, decision), self._snapshot(version, after, state)
-        )
+        snapshot = self._snapshot(stream, version, after, state)
+        append = Append(stream, version, self._encode(events, decision), snapshot)
         return Unit((append,), _record(decision.claim, done.reply)), state, done
 
     def _encode(self, events: Sequence[E], decision: Decision[S, E]) -> tuple[NewEvent, ...]:
@@ -152,9 +159,14 @@ class Aggregate[C, S, E]:
             new.append(NewEvent(str(self.ids()), kind, payload, decision.metadata))
         return tuple(new)
 
-    def _snapshot(self, before: Version, after: Version, state: S) -> Snapshot | None:
+    def _snapshot(
+        self, stream: StreamId, before: Version, after: Version, state: S
+    ) -> Snapshot | None:
         codec = self.snapshots
-        if codec is None or before // codec.every_events == after // codec.every_events:
+        if codec is None:
+            return None
+        is_due = before // codec.every_events != after // codec.every_events
+        if not is_due and not self.memory.misses_snapshot(stream):
             return None
         return Snapshot(after, codec.schema, codec.dump(state))
 

@@ -5,12 +5,22 @@ from typing import Protocol
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from flotilla.errors import Corrupt
+from flotilla.errors import Corrupt, Unavailable
 from flotilla.store import RecordedEvent
 
 type Json = dict[str, object]
 
 _JSON: TypeAdapter[dict[str, object]] = TypeAdapter(dict[str, object])
+
+
+class UnknownEventType(Unavailable):
+    """A newer version of this service wrote the event. What cannot be read must not be decided on.
+
+    Nothing is damaged: the event stays as it is, everybody who only passes it on still does, and a
+    replica that knows the type answers. So this is for callers to retry, not for them to give up.
+    """
+
+    default_code = "event-type-unknown"
 
 
 class Codec[E](Protocol):
@@ -21,7 +31,14 @@ class Codec[E](Protocol):
         ...
 
     def decode(self, recorded: RecordedEvent) -> E:
-        """Return the event, in its current version. Raises `Corrupt` when it cannot be read."""
+        """Return the event, in its current version.
+
+        Raises `UnknownEventType` when it knows no such type, `Corrupt` when it cannot be read.
+        """
+        ...
+
+    def ignores(self, kind: str) -> bool:
+        """Return whether events of this type count as versions and change no state."""
         ...
 
 
@@ -30,12 +47,16 @@ class ContractCodec[E: BaseModel]:
 
     `upcasters` turn the JSON of a historic type into that of its successor: `{"counter.opened.v1":
     ("counter.opened.v2", add_owner)}`. Chains are followed until a current type is reached.
+
+    `ignored` are types that a newer version may have written and that matter to no decision here.
     """
 
     def __init__(
         self,
         events: Iterable[type[E]],
         upcasters: Mapping[str, tuple[str, Callable[[Json], Json]]] | None = None,
+        *,
+        ignored: Iterable[str] = (),
     ) -> None:
         self._models: dict[str, type[E]] = {}
         for model in events:
@@ -43,14 +64,27 @@ class ContractCodec[E: BaseModel]:
         self._upcasters = dict(upcasters or {})
         for old in self._upcasters:
             self._check_path(old)
+        self._ignored = frozenset(ignored)
+        if both := self._ignored & (self._models.keys() | self._upcasters.keys()):
+            raise ValueError(f"read or ignored, not both: {', '.join(sorted(both))}")
 
     def encode(self, event: E) -> tuple[str, str]:
         """Return the event's type and its JSON text."""
         return _type_of(type(event)), event.model_dump_json()
 
+    def ignores(self, kind: str) -> bool:
+        """Return whether events of this type count as versions and change no state."""
+        return kind in self._ignored
+
     def decode(self, recorded: RecordedEvent) -> E:
         """Return the event, in its current version."""
         kind, payload = recorded.type, recorded.payload
+        if kind not in self._models and kind not in self._upcasters:
+            raise UnknownEventType(
+                f"{recorded.stream}@{recorded.version}: {kind} was written by a newer version, which"
+                " this one cannot decide on: deploy the version that knows it, or, if it matters to"
+                " no decision, name it in the codec's `ignored`"
+            )
         try:
             if kind in self._models:
                 return self._models[kind].model_validate_json(payload)

@@ -16,6 +16,7 @@ class Memory[S]:
 
     def __init__(self, *, streams_max: int = STREAMS_MAX) -> None:
         self._states: OrderedDict[StreamId, tuple[S, Version]] = OrderedDict()
+        self._without_snapshot: set[StreamId] = set()
         self._streams_max = streams_max
 
     def recall(self, stream: StreamId) -> tuple[S, Version] | None:
@@ -35,3 +36,16 @@ class Memory[S]:
     def forget(self, stream: StreamId) -> None:
         """Do not trust what was known of `stream`."""
         self._states.pop(stream, None)
+        self._without_snapshot.discard(stream)
+
+    def miss_snapshot(self, stream: StreamId) -> None:
+        """Note that `stream` was loaded without one that it should have: deleted, or of another schema.
+
+        The next commit writes it. `forget` ends this, and comes after every decision.
+        """
+        if len(self._without_snapshot) < self._streams_max:
+            self._without_snapshot.add(stream)
+
+    def misses_snapshot(self, stream: StreamId) -> bool:
+        """Return whether a snapshot of `stream` is wanted before its time."""
+        return stream in self._without_snapshot

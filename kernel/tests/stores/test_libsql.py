@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,17 @@ import pytest
 from flotilla.errors import Corrupt, Unavailable
 from flotilla.outbox import Offset
 from flotilla.projection import Checkpoint, ViewSession
-from flotilla.store import EMPTY, Append, Committed, Failed, NewEvent, Unit, Version, stream_id
+from flotilla.store import (
+    EMPTY,
+    Append,
+    Committed,
+    Failed,
+    NewEvent,
+    Snapshot,
+    Unit,
+    Version,
+    stream_id,
+)
 from flotilla.stores import open_store, open_views
 from flotilla.stores.libsql import LibsqlStore, LibsqlViews
 from flotilla.stores.libsql.connection import (
@@ -598,6 +609,57 @@ class TestPlans:
         scans = [s for s in steps if s.startswith("SCAN") and "json_each" not in s]
         assert scans in ([], ["SCAN k VIRTUAL TABLE INDEX 1:"], ["SCAN CONSTANT ROW"]), steps
         assert not [s for s in steps if "TEMP B-TREE" in s], steps
+
+
+A_MILLION = """
+with recursive n (n) as (select 1 union all select n + 1 from n where n < 1000000)
+insert into event (stream, version, event_id, type, payload, metadata, recorded_at)
+select printf('acme/thing/%06d', n / 10), 1 + n % 10, 'id', 'thing.happened.v1', '1', '{}', 0 from n;
+insert into aggregate (stream, version)
+select stream, version from event where version = 10;
+insert into event_outbox (stream, version, log, "offset")
+select stream, version, 'thing', case when rowid <= 999000 then rowid end from event;
+insert into idempotency (tenant, scope, key, fingerprint, reply, expires_at)
+select 'acme', 'thing', printf('%06d', rowid), x'00', x'00', rowid from event;
+"""
+
+
+async def test_among_a_million_events_a_long_stream_is_loaded_as_a_short_one_is(
+    store: LibsqlStore, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One job of the reader, three statements, a snapshot and a tail of five; and so is the rest."""
+    somebody = raw(url)
+    somebody.execute("pragma synchronous = off")
+    somebody.execute("begin")
+    for statement in statements(A_MILLION):
+        somebody.execute(statement)
+    somebody.execute("commit")
+    somebody.close()
+    jobs, rows, steps = 0, 0, Connection.rows
+
+    def counted(connection: Connection, sql: str, *parameters: object) -> list[Any]:
+        nonlocal jobs, rows
+        found = steps(connection, sql, *parameters)
+        jobs, rows = jobs + 1, rows + len(found)
+        return found
+
+    seen: list[tuple[int, int, int]] = []
+    for count in (10, 1000):
+        stream = stream_id("acme", "thing", f"long-{count}")
+        start = append(stream, 0, *("1" for _ in range(count - 5)))
+        snapshot = Snapshot(Version(count - 5), 1, "{}")
+        for some in (replace(start, snapshot=snapshot), append(stream, count - 5, *"12345")):
+            assert Committed() == await commit_one(store, some)
+        jobs = rows = 0
+        with monkeypatch.context() as patched:
+            patched.setattr(Connection, "rows", counted)
+            loaded = await store.load(stream, snapshot_schema=1, claims=[record("k").claim])
+        seen.append((jobs, rows, len(loaded.events)))
+
+    assert [(3, 6, 5)] * 2 == seen  # the aggregate, its tail, no reply
+    assert 5 == len(await store.pending(limit=5))
+    assert (1_001_010, 2_010) == ((await store.status()).committed, (await store.status()).waiting)
+    assert 10_000 == await store.forget_expired()
 
 
 async def test_metadata_and_event_ids_are_kept(store: LibsqlStore) -> None:

@@ -230,8 +230,8 @@ async def until_waiting(session: asyncpg.Connection, store: PostgresStore) -> No
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Do not wait two seconds for a lock."""
-    hurried = connections.SERVER_SETTINGS | {"lock_timeout": "300ms"}
+    """Do not wait two seconds for a lock, and long enough for others to go on meanwhile."""
+    hurried = connections.SERVER_SETTINGS | {"lock_timeout": "1s"}
     monkeypatch.setattr(connections, "SERVER_SETTINGS", hurried)
 
 
@@ -326,7 +326,8 @@ async def test_after_closing_it_is_unavailable(postgres_server: PostgresServer) 
 
 
 async def settings_of(session: asyncpg.Connection) -> dict[str, str]:
-    names = [name for name in connections.SERVER_SETTINGS if name != "timezone"] + ["TimeZone"]
+    names = [name for name in connections.SERVER_SETTINGS if name != "timezone"]
+    names += ["TimeZone", "transaction_timeout"]
     rows = await session.fetch(
         "select name, current_setting(name) from pg_settings where name = any($1)", names
     )
@@ -344,8 +345,10 @@ async def test_limits_are_in_force_on_every_connection(store: PostgresStore) -> 
 
     found = await asyncio.gather(*(look() for _ in range(8)))
 
-    assert [connections.SERVER_SETTINGS | {"timezone": "UTC"}] * 8 == list(found)
+    limits = {"timezone": "UTC", "transaction_timeout": "1min"}
+    assert [connections.SERVER_SETTINGS | limits] * 8 == list(found)
     wanted = {"lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout"}
+    wanted |= {"transaction_timeout"}
     assert wanted < set(found[0])
     assert "0" not in {found[0][name] for name in wanted}
 

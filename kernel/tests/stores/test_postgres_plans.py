@@ -3,8 +3,11 @@
 A statement that reads a whole table works in every test and stops a service after a year.
 """
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any, NamedTuple
 from uuid import uuid4
 
@@ -14,7 +17,7 @@ import pytest_asyncio
 
 from flotilla.embedded import PostgresServer
 from flotilla.outbox import Offset
-from flotilla.store import Committed, StreamId, Unit, stream_id
+from flotilla.store import Committed, Snapshot, StreamId, Unit, Version, stream_id
 from flotilla.stores.postgres import PostgresStore
 from flotilla.stores.postgres import store as statements
 from flotilla.stores.postgres.connection import Connections
@@ -22,7 +25,7 @@ from flotilla.stores.postgres.rows import documents
 from flotilla.stores.rounds import plan_rounds
 from flotilla.testing.store import append, record
 
-STREAMS, EVENTS_EACH = 20_000, 10
+STREAMS, EVENTS_EACH = 100_000, 10
 EVENTS = STREAMS * EVENTS_EACH
 WAITING = 1_000
 TABLES = ("event", "event_outbox", "aggregate", "idempotency")
@@ -32,19 +35,17 @@ insert into aggregate (stream, version)
 select 'acme/thing/' || n, {EVENTS_EACH} from generate_series(1, {STREAMS}) n;
 
 insert into event (stream, version, event_id, type, payload, metadata)
-select 'acme/thing/' || n, v, gen_random_uuid(), 'thing.happened.v1', '{{"by": 1}}', '{{}}'
-from generate_series(1, {EVENTS_EACH}) v, generate_series(1, {STREAMS}) n;
+select 'acme/thing/' || n, v, '{uuid4()}'::uuid, 'thing.happened.v1', '{{"by": 1}}', '{{}}'
+from generate_series(1, {STREAMS}) n, generate_series(1, {EVENTS_EACH}) v;
 
 insert into event_outbox (stream, version, log, "offset")
-select stream, version, 'thing', case when n <= {EVENTS - WAITING} then n end
-from (select stream, version, row_number() over (order by version, stream) n from event) e
-order by n;
+select 'acme/thing/' || 1 + (n - 1) % {STREAMS}, 1 + (n - 1) / {STREAMS}, 'thing',
+    case when n <= {EVENTS - WAITING} then n end
+from generate_series(1, {EVENTS}) n;
 
 insert into idempotency (tenant, scope, key, fingerprint, reply, expires_at)
 select 'acme', 'thing', 'k' || n, 'f', 'r', now() + (n - {STREAMS}) * interval '1 second'
 from generate_series(1, {EVENTS}) n;
-
-analyze event, event_outbox, aggregate, idempotency;
 """
 
 
@@ -99,9 +100,35 @@ async def filled(postgres_server: PostgresServer) -> str:
         PostgresStore.open(postgres_server.dsn, service=schema) as store,
         store._connections.use() as connection,
     ):
-        await connection.execute("set statement_timeout = 0")
-        await connection.execute(FILL, timeout=60)
+        await connection.execute("set statement_timeout = 0; set transaction_timeout = 0")
+        async with indexed_later(connection):
+            await connection.execute(FILL, timeout=120)
+        await connection.execute(f"analyze {', '.join(TABLES)}")
     return schema
+
+
+@asynccontextmanager
+async def indexed_later(connection: asyncpg.Connection) -> AsyncIterator[None]:
+    """Take the indexes away while a million rows go in, and bring the very same ones back."""
+    indexes = await connection.fetch(
+        "select i.indexrelid::regclass::text as name, i.indrelid::regclass::text as table,"
+        " pg_get_indexdef(i.indexrelid) as made, c.conname, pg_get_constraintdef(c.oid) as constraint"
+        " from pg_index i left join pg_constraint c on c.conindid = i.indexrelid"
+        " where i.indrelid = any($1::text[]::regclass[])",
+        TABLES,
+    )
+    for row in indexes:
+        of = f"alter table {row['table']} drop constraint"
+        await connection.execute(
+            f"{of} {row['conname']}" if row["conname"] else f"drop index {row['name']}"
+        )
+    for table in TABLES:
+        await connection.execute(f"alter table {table} set unlogged")
+    yield
+    await connection.execute("set maintenance_work_mem = '128MB'")
+    for row in indexes:
+        of = f"alter table {row['table']} add constraint {row['conname']} {row['constraint']}"
+        await connection.execute(of if row["conname"] else row["made"], timeout=120)
 
 
 @pytest.fixture
@@ -188,7 +215,7 @@ async def pages(connection: asyncpg.Connection, statement: Statement) -> int:
 async def test_what_the_relay_reads_does_not_grow_with_the_ledger(
     connection: asyncpg.Connection, postgres_server: PostgresServer
 ) -> None:
-    """The same thousand entries, behind a ledger of 199,000 and behind none."""
+    """The same thousand entries, behind a ledger of 999,000 and behind none."""
     async with PostgresStore.open(postgres_server.dsn, service=f"s{uuid4().hex[:12]}") as store:
         await commit(store, 1_000)
         async with store._connections.use() as young:
@@ -200,6 +227,68 @@ async def test_what_the_relay_reads_does_not_grow_with_the_ledger(
 
     assert 0 < behind < 2 * without
     assert status < 2 * without
+
+
+PAGES_MAX = {
+    "load": 60,
+    "load of 256 streams": 10_000,
+    "read": 30,
+    "replies": 2_000,
+    "pending, a few": 120,
+    "pending, a batch": 10_000,
+    "published, the first": 14_000,
+    "published, the last": 120,
+    "last offset": 10,
+    "status": 60,
+    "record": 40_000,
+    "forget, a few": 300,
+    "commit of 1": 100,
+    "commit of 32": 1_500,
+    "commit of 256": 15_000,
+}
+"""About twice what it takes: some four pages a row and index. A statement that grows shows here."""
+
+
+@pytest.mark.parametrize("name", PAGES_MAX)
+async def test_a_million_events_cost_a_hot_statement_no_more_than_a_few_pages_a_row(
+    connection: asyncpg.Connection, name: str
+) -> None:
+    transaction = connection.transaction()
+    await transaction.start()
+    try:
+        found = await pages(connection, HOT[name])
+    finally:
+        await transaction.rollback()
+
+    assert 0 < found <= PAGES_MAX[name]
+
+
+async def test_a_stream_of_a_thousand_events_is_loaded_as_one_of_ten_is(
+    connection: asyncpg.Connection, postgres_server: PostgresServer, filled: str
+) -> None:
+    """One statement, a snapshot and a short tail, among a million events of others."""
+    seen: dict[int, tuple[int, int, int, int]] = {}
+    async with PostgresStore.open(postgres_server.dsn, service=filled) as store:
+        for count in (10, 1000):
+            stream = stream_id("acme", "thing", f"long-{uuid4().hex}")
+            start = append(stream, 0, *("1" for _ in range(count - 5)))
+            snapshot = Snapshot(Version(count - 5), 1, "{}")
+            for some in (replace(start, snapshot=snapshot), append(stream, count - 5, *"12345")):
+                assert [Committed()] == list(await store.commit([Unit((some,))]))
+            [mine] = store._connections._idle
+            asked: list[str] = []
+            with mine.query_logger(lambda query: asked.append(query.query)):  # noqa: B023 - used now
+                loaded = await store.load(stream, snapshot_schema=1)
+                await asyncio.sleep(0)
+            once = HOT["load"]._replace(arguments=([0], [stream], [1], ["acme"], ["thing"], ["x"]))
+            plan = await plan_of(connection, once, analyze=True)
+            read = [n for n in nodes(plan) if n.get("Relation Name") == "event"]
+            touched = int(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"])
+            rows = sum(int(n["Actual Rows"] * n["Actual Loops"]) for n in read)
+            seen[count] = (len(asked), len(loaded.events), rows, touched)
+
+    assert [(1, 5, 5)] * 2 == [found[:3] for found in seen.values()]
+    assert seen[1000][3] <= seen[10][3] + 2  # the pages that five rows happen to lie on
 
 
 async def test_forgetting_a_few_does_not_read_all_that_expired(

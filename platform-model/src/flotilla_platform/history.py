@@ -217,7 +217,7 @@ async def _find(runtime: Runtime, wanted: Wanted) -> AsyncIterator[tuple[str, Ev
         for service in candidates:
             try:
                 async with asyncio.timeout(_STORE_TIMEOUT_S):
-                    opened = open_store(runtime.stores[service], service=service)
+                    opened = open_store(runtime.stores[service], service=service, migrate=False)
                     store = await stack.enter_async_context(opened)
                     head = await _head(store, wanted.stream)
             except _UNREADABLE as error:

@@ -99,7 +99,7 @@ async def read_status(runtime: Runtime, clock: Clock, *, lag_max_s: float = LAG_
             try:
                 async with asyncio.timeout(_STORE_TIMEOUT_S):
                     store = await stack.enter_async_context(
-                        open_store(runtime.stores[name], service=name)
+                        open_store(runtime.stores[name], service=name, migrate=False)
                     )
                     logs[name] = await store.status()
                     stores[name] = store
@@ -135,7 +135,7 @@ async def _read_projections(
         try:
             async with (
                 asyncio.timeout(_STORE_TIMEOUT_S),
-                open_views(runtime.stores[name], service=name) as views,
+                open_views(runtime.stores[name], service=name, migrate=False) as views,
             ):
                 for projection, log, checkpoint in await views.checkpoints():
                     rows.append(

@@ -1,7 +1,9 @@
 """Where events and views live. For composition roots only: everybody else knows the ports.
 
 A store's URL says which adapter: `postgresql://…`, `libsql:///absolute/path.db`, `memory://name`.
-Opening a store migrates its schema to what this version of the code needs.
+Opening a store migrates its schema to what this version of the code needs. With `migrate=False` it is
+opened for reading: nothing is created, migrated or written, and a schema that this code cannot read
+is refused: looking at a fleet must not change it.
 """
 
 from collections.abc import AsyncIterator
@@ -21,12 +23,15 @@ class ServiceStore(EventStore, Outbox, Protocol):
 
 
 @asynccontextmanager
-async def open_store(url: str, *, service: str) -> AsyncIterator[ServiceStore]:
-    """Yield the event store of `service`, migrated and ready.
+async def open_store(
+    url: str, *, service: str, migrate: bool = True
+) -> AsyncIterator[ServiceStore]:
+    """Yield the event store of `service`, migrated and ready; or only to be read.
 
     Raises:
         ValueError: no adapter knows this URL.
-        Unavailable: the database does not answer.
+        Unavailable: the database does not answer. Without `migrate` also: the schema is missing
+            (`schema-missing`) or older than this code (`schema-older`).
         Corrupt: the database was written by a newer version, or is damaged.
 
     """
@@ -34,12 +39,12 @@ async def open_store(url: str, *, service: str) -> AsyncIterator[ServiceStore]:
         case "postgresql" | "postgres":
             from flotilla.stores.postgres import PostgresStore  # noqa: PLC0415 - only what is used
 
-            async with PostgresStore.open(url, service=service) as postgres:
+            async with PostgresStore.open(url, service=service, migrate=migrate) as postgres:
                 yield postgres
         case "libsql":
             from flotilla.stores.libsql import LibsqlStore  # noqa: PLC0415 - only what is used
 
-            async with LibsqlStore.open(url, service=service) as libsql:
+            async with LibsqlStore.open(url, service=service, migrate=migrate) as libsql:
                 yield libsql
         case "memory":
             from flotilla.stores.memory import MemoryStore  # noqa: PLC0415 - only what is used
@@ -50,18 +55,18 @@ async def open_store(url: str, *, service: str) -> AsyncIterator[ServiceStore]:
 
 
 @asynccontextmanager
-async def open_views(url: str, *, service: str) -> AsyncIterator[ViewStore]:
+async def open_views(url: str, *, service: str, migrate: bool = True) -> AsyncIterator[ViewStore]:
     """Yield the read models of `service`, with the checkpoint table ready. Raises as `open_store`."""
     match url.split("://", 1)[0]:
         case "postgresql" | "postgres":
             from flotilla.stores.postgres import PostgresViews  # noqa: PLC0415 - only what is used
 
-            async with PostgresViews.open(url, service=service) as postgres:
+            async with PostgresViews.open(url, service=service, migrate=migrate) as postgres:
                 yield postgres
         case "libsql":
             from flotilla.stores.libsql import LibsqlViews  # noqa: PLC0415 - only what is used
 
-            async with LibsqlViews.open(url, service=service) as libsql:
+            async with LibsqlViews.open(url, service=service, migrate=migrate) as libsql:
                 yield libsql
         case _:
             raise ValueError(_unknown(url))

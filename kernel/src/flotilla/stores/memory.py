@@ -1,6 +1,5 @@
 """A store in this process: for tests, simulations, and for reading as a specification."""
 
-import json
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -28,7 +27,7 @@ from flotilla.store import (
     Unit,
     Version,
 )
-from flotilla.stores.storable import Unstorable, check_storable
+from flotilla.stores.storable import check_json, check_storable
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,8 +146,10 @@ class MemoryStore:
             return Replayed(known.reply) if same else Reused()
         if any(a.stream in broken or self._version(a.stream) != a.expected for a in unit.appends):
             return Conflicted()
-        if not _is_json(unit):
-            return Failed(Unstorable("a payload is not JSON"))
+        try:
+            check_json(unit)
+        except Rejected as error:
+            return Failed(error)
         for append in unit.appends:
             for event in append.events:
                 self._append(append.stream, event)
@@ -185,13 +186,3 @@ class MemoryStore:
         expires_at_s = self._clock.monotonic_s() + record.ttl_s
         reply = StoredReply(record.fingerprint, record.reply)
         self._replies[record.claim] = _Remembered(reply, expires_at_s)
-
-
-def _is_json(unit: Unit) -> bool:
-    try:
-        for append in unit.appends:
-            for event in append.events:
-                json.loads(event.payload)
-    except ValueError:
-        return False
-    return True

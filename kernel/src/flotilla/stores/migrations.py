@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 
-from flotilla.errors import Corrupt
+from flotilla.errors import Corrupt, Unavailable
 
 FILE_NAME = re.compile(r"(\d{4})_([a-z0-9_]+)\.sql")
 
@@ -98,6 +98,32 @@ def plan(
                 code="schema-changed",
             )
     return [known[version] for version in range(newest + 1, len(known) + 1)]
+
+
+def require(
+    component: str, available: Sequence[Migration], applied: Sequence[AppliedMigration]
+) -> None:
+    """Check that a database is exactly what this code reads. Changes nothing.
+
+    Raises:
+        Unavailable: its schema is missing (`schema-missing`) or older (`schema-older`).
+        Corrupt: it is newer, or damaged; see `plan`.
+
+    """
+    missing = plan(component, available, applied)
+    if missing and not applied:
+        raise Unavailable(
+            f"{component} has no schema here: nothing was opened for writing yet; start its service"
+            " once, or look at the address",
+            code="schema-missing",
+        )
+    if missing:
+        raise Unavailable(
+            f"{component} is at schema version {missing[0].version - 1} and this code reads"
+            f" {len(available)}: ask with the release that wrote it, or start the newer service, which"
+            " migrates it",
+            code="schema-older",
+        )
 
 
 def _in_order(component: str, migrations: Sequence[Migration]) -> list[Migration]:

@@ -1,13 +1,27 @@
-"""What no adapter stores, so that all refuse the same."""
+"""What no adapter stores, so that all refuse the same.
 
+Each database has its own idea of what is too long, too large or no JSON. These limits are narrower than
+any of theirs, and cost a commit no more than a look at the lengths. That a payload is JSON is checked
+by whoever parses it anyway: Postgres and libSQL by their columns, memory by `check_json`.
+"""
+
+import json
 from collections.abc import Iterable
 
 from flotilla.errors import Rejected
-from flotilla.store import Unit
+from flotilla.store import IdempotencyRecord, Unit
+
+NAME_BYTES_MAX = 1024
+"""A stream's name, or the parts of an idempotency key together: Postgres indexes up to 2,704 bytes."""
+UNIT_BYTES_MAX = 16 * 1024 * 1024
+"""All text and the reply of a unit."""
+TTL_MAX_S = 2**31 - 1
+JSON_DEPTH_MAX = 500
+"""How deep arrays and objects of a payload may nest: SQLite stops at 1,000."""
 
 
 class Unstorable(Rejected):
-    """The unit holds text that not every database can keep: NUL or half a surrogate pair."""
+    """The unit holds what not every database can keep: NUL, half a surrogate pair, too long a name."""
 
     default_code = "unstorable"
 
@@ -18,9 +32,29 @@ def check_storable(unit: Unit) -> None:
     if "\0" in text:
         raise Unstorable("text with a NUL character cannot be stored")
     try:
-        text.encode()
+        size_bytes = len(text.encode())
     except UnicodeEncodeError as error:
         raise Unstorable("text with half a surrogate pair cannot be stored") from error
+    if unit.record:
+        size_bytes += len(unit.record.reply)
+        _check_record(unit.record)
+    if size_bytes > UNIT_BYTES_MAX:
+        raise Unstorable(f"a unit of {size_bytes} bytes; {UNIT_BYTES_MAX} are allowed")
+    for append in unit.appends:
+        _check_name("the stream", append.stream)
+        for event in append.events:
+            if event.payload.count("[") + event.payload.count("{") > JSON_DEPTH_MAX:
+                _check_depth(event.payload)
+
+
+def check_json(unit: Unit) -> None:
+    """Raise `Unstorable` when a payload is not JSON (RFC 8259): for a store that does not parse it."""
+    for append in unit.appends:
+        for event in append.events:
+            try:
+                json.loads(event.payload, parse_constant=_no_constant)
+            except ValueError as error:
+                raise Unstorable(f"a payload is not JSON: {event.type}") from error
 
 
 def is_storable(*texts: str) -> bool:
@@ -31,6 +65,40 @@ def is_storable(*texts: str) -> bool:
     except UnicodeEncodeError:
         return False
     return "\0" not in text
+
+
+def _check_record(record: IdempotencyRecord) -> None:
+    claim = record.claim
+    _check_name("the idempotency key", f"{claim.tenant}{claim.scope}{claim.key}")
+    if not 0 <= record.ttl_s <= TTL_MAX_S:
+        raise Unstorable(f"an idempotency key kept for {record.ttl_s} s; {TTL_MAX_S} at most")
+
+
+def _check_name(what: str, name: str) -> None:
+    if len(name) > NAME_BYTES_MAX // 4 and (size := len(name.encode())) > NAME_BYTES_MAX:
+        raise Unstorable(f"{what} has {size} bytes; {NAME_BYTES_MAX} are allowed")
+
+
+def _check_depth(payload: str) -> None:
+    """Refuse what nests too deep. Whether it is JSON is not asked."""
+    depth, quoted, escaped = 0, False, False
+    for character in payload:
+        if escaped:
+            escaped = False
+        elif quoted:
+            escaped, quoted = character == "\\", character != '"'
+        elif character in "[{":
+            depth += 1
+            if depth > JSON_DEPTH_MAX:
+                raise Unstorable(f"a payload that nests deeper than {JSON_DEPTH_MAX}")
+        elif character in "]}":
+            depth -= 1
+        else:
+            quoted = character == '"'
+
+
+def _no_constant(name: str) -> object:
+    raise ValueError(f"{name} is no JSON")
 
 
 def _texts(unit: Unit) -> Iterable[str]:

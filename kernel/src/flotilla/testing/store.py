@@ -10,6 +10,8 @@ from dataclasses import replace
 
 import pytest
 
+from flotilla.commit import GroupCommitter
+from flotilla.errors import Unavailable
 from flotilla.store import (
     EMPTY,
     Append,
@@ -29,12 +31,35 @@ from flotilla.store import (
     Version,
     stream_id,
 )
+from flotilla.stores.storable import UNIT_BYTES_MAX
 from flotilla.testing.worlds import eventually, new_event
 
 A = stream_id("acme", "thing", "a")
 B = stream_id("acme", "thing", "b")
 C = stream_id("acme", "thing", "c")
 HOUR_S = 3600
+POISON = [
+    *("", " ", "not json", "NaN", '{"n":NaN}', "[Infinity]", "-Infinity", "nan", "'x'", '{"a":1,}'),
+    *("[1,]", "{a:1}", "01", "+1", ".5", "1.", "0x10", "1 2", "// x\n1", "[1] x", "True"),
+    *('"\t"', '"\n"', '"\x01"', '"\\x41"', '"\\u12"', '"open', "\ufeff1", "\x0b1", "\xa01"),
+    *("[" * 501 + "]" * 501, '{"a":' * 501 + "1" + "}" * 501, "[" * 100_000, "[" * 10, "]"),
+]
+ODD = [
+    *(
+        "null",
+        '""',
+        "[]",
+        "{}",
+        " \t\r\n1 ",
+        "1e999",
+        "-0",
+        "1E+2",
+        "123456789012345678901234567890",
+    ),
+    *('{"a":1,"a":2}', '{"b":1,"a":2}', '"\\ud800"', '"\\u0000"', '"\\/"', '"\x7f\u2028"', '""'),
+    *('"' + "[" * 2000 + '"', "[" + "{}," * 2000 + "{}]", '["\\"' + "[" * 600 + '"]'),
+]
+"""JSON by RFC 8259, and strings that a hasty reader might stumble over."""
 
 
 def append(stream: StreamId, expected: int, *payloads: str) -> Append:
@@ -313,7 +338,121 @@ class EventStoreContract:
         assert [Failed] * 6 == [type(outcome) for outcome in outcomes]
         assert 0 == (await store.load(A)).version
 
+    @pytest.mark.parametrize("payload", POISON, ids=range(len(POISON)))
+    async def test_what_is_no_json_for_every_database_is_refused_by_each(
+        self, store: EventStore, payload: str
+    ) -> None:
+        """Parsers differ in what they forgive; what one store has must fit into every other."""
+        failed, committed = await store.commit(
+            [Unit((append(A, 0, payload),), record("k")), Unit((append(B, 0, "1"),))]
+        )
+
+        assert isinstance(failed, Failed), failed
+        assert ("rejected", "unstorable") == (failed.error.family, failed.error.code)
+        assert Committed() == committed
+        assert not (await store.load(A, claims=[record("k").claim])).replies
+
+    @pytest.mark.parametrize("payload", ODD, ids=range(len(ODD)))
+    async def test_odd_json_is_kept_to_the_byte(self, store: EventStore, payload: str) -> None:
+        """Whatever the standard allows, nobody rewrites."""
+        assert Committed() == await commit_one(store, append(A, 0, payload))
+        assert [payload] == await payloads(store, A)
+
+    @pytest.mark.parametrize(
+        "unit",
+        [
+            Unit((append(StreamId(f"acme/thing/{'ü' * 520}"), 0, "1"),)),
+            Unit((append(A, 0, "1"),), record("k" * 1025)),
+            Unit((append(A, 0, "1"),), record("k", ttl_s=2**31)),
+            Unit((append(A, 0, "1"),), record("k", ttl_s=-1)),
+            Unit((append(A, 0, '"' + "x" * UNIT_BYTES_MAX + '"'),)),
+            Unit((append(A, 0, "1"),), record("k", reply=b"x" * UNIT_BYTES_MAX)),
+        ],
+        ids=["stream", "key", "kept too long", "kept before", "events", "reply"],
+    )
+    async def test_what_is_too_large_fails_alone(self, store: EventStore, unit: Unit) -> None:
+        """By the same limits everywhere."""
+        failed, committed = await store.commit([unit, Unit((append(B, 0, "1"),))])
+
+        assert isinstance(failed, Failed), failed
+        assert ("rejected", Committed()) == (failed.error.family, committed)
+        assert [] == await payloads(store, A)
+
+    async def test_what_is_just_small_enough_is_stored(self, store: EventStore) -> None:
+        """The limits are those that are told."""
+        stream = StreamId("a/b/" + "ü" * 510)
+        claim = record("k" * 1015, ttl_s=2**31 - 1)
+        deep = "[" * 500 + "]" * 500
+
+        assert Committed() == await commit_one(store, append(stream, 0, deep), by=claim)
+
+        loaded = await store.load(stream, claims=[claim.claim])
+        assert ([deep], 1) == ([e.payload for e in loaded.events], len(loaded.replies))
+
+    # Callers that do not wait.
+
+    async def test_a_full_queue_refuses_at_once_and_writes_nothing(self, store: EventStore) -> None:
+        """What was accepted is committed, what was refused is not, and may come again."""
+        committer = GroupCommitter(store, queue_units_max=3, flights_max=1)
+        units = [
+            Unit((append(stream_id("acme", "thing", f"s{n}"), 0, "1"),), record(f"k{n}"))
+            for n in range(10)
+        ]
+
+        told = await asyncio.gather(
+            *(committer.commit([unit]) for unit in units), return_exceptions=True
+        )
+
+        refused = [n for n, outcome in enumerate(told) if isinstance(outcome, Unavailable)]
+        assert [4, 5, 6, 7, 8, 9] == refused  # one flies, three wait
+        for n, unit in enumerate(units):
+            version = (await store.load(unit.appends[0].stream)).version
+            assert (0 if n in refused else 1) == version
+        assert [[Committed()]] * 6 == [list(await committer.commit([units[n]])) for n in refused]
+
+    @pytest.mark.parametrize("patience_ms", [0, 0.3, 1, 2, 4, 8])
+    async def test_a_caller_that_gives_up_leaves_a_whole_unit_or_nothing(
+        self, store: EventStore, patience_ms: float
+    ) -> None:
+        """Cancelled, or out of time: asking again with the same key settles what became of it."""
+        committer = GroupCommitter(store)
+        units = [
+            Unit(
+                tuple(append(stream_id("acme", "thing", f"{n}{side}"), 0, "1") for side in "ab"),
+                record(f"k{n}", reply=b"then"),
+            )
+            for n in range(8)
+        ]
+        callers = [asyncio.create_task(committer.commit([unit])) for unit in units[:4]]
+        callers += [
+            asyncio.create_task(asyncio.wait_for(committer.commit([unit]), patience_ms / 1000))
+            for unit in units[4:]
+        ]
+        await asyncio.sleep(patience_ms / 1000)
+        for caller in callers[:4]:
+            caller.cancel()
+        told = await asyncio.gather(*callers, return_exceptions=True)
+        await committer.drain()
+
+        for unit, heard in zip(units, told, strict=True):
+            versions = [(await store.load(a.stream)).version for a in unit.appends]
+            assert versions in ([0, 0], [1, 1])
+            assert heard != [Committed()] or versions == [1, 1]
+            [settled] = await store.commit([unit])
+            assert settled == (Replayed(b"then") if versions == [1, 1] else Committed())
+
     # Idempotency.
+
+    async def test_a_key_used_for_other_content_is_refused_and_writes_nothing(
+        self, store: EventStore
+    ) -> None:
+        """Also when the version would fit; and the reply from then stays."""
+        await commit_one(store, append(A, 0, '"1"'), by=record("k", reply=b"then"))
+
+        assert Reused() == await commit_one(store, append(A, 1, '"2"'), by=record("k", b"other"))
+
+        loaded = await store.load(A, claims=[record("k").claim])
+        assert (1, [b"then"]) == (loaded.version, [r.reply for r in loaded.replies.values()])
 
     async def test_the_stored_reply_comes_back_to_the_byte(self, store: EventStore) -> None:
         """Whatever bytes it has; by commit and by load."""

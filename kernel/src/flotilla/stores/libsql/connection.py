@@ -20,6 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from importlib import resources
+from pathlib import Path
 from typing import Any, Self
 
 import libsql
@@ -92,14 +93,17 @@ def read_sql(name: str) -> str:
 class Connection:
     """One connection, used by one thread only."""
 
-    def __init__(self, path: str, *, lock_wait_s: float, query_only: bool) -> None:
+    def __init__(
+        self, path: str, *, lock_wait_s: float, query_only: bool, set_up: bool = True
+    ) -> None:
         self._path = path
         self._lock_wait_s = lock_wait_s
         try:
             self._libsql: Any = libsql.connect(path, isolation_level=None)
         except ValueError as error:
             raise meaning(error, path) from None
-        self.patiently(self._set_up)
+        if set_up:
+            self.patiently(self._set_up)
         if query_only:
             self.run("pragma query_only = on")
 
@@ -206,10 +210,14 @@ class Lane:
         self._path = path
 
     @classmethod
-    async def open(cls, path: str, *, lock_wait_s: float, query_only: bool) -> Self:
+    async def open(
+        cls, path: str, *, lock_wait_s: float, query_only: bool, set_up: bool = True
+    ) -> Self:
         """Start the thread and let it connect."""
         thread = ThreadPoolExecutor(1, f"libsql-{'read' if query_only else 'write'}")
-        connect = thread.submit(Connection, path, lock_wait_s=lock_wait_s, query_only=query_only)
+        connect = thread.submit(
+            Connection, path, lock_wait_s=lock_wait_s, query_only=query_only, set_up=set_up
+        )
         try:
             return cls(thread, await asyncio.wrap_future(connect), path)
         except BaseException:
@@ -278,3 +286,19 @@ async def open_database(url: str, *, lock_wait_s: float = LOCK_WAIT_S) -> AsyncI
             await reader.close()
     finally:
         await writer.close()
+
+
+@asynccontextmanager
+async def open_read_only(url: str, *, lock_wait_s: float = LOCK_WAIT_S) -> AsyncIterator[Database]:
+    """Yield the database at `url` for reading. Raises `Unavailable` when there is none; makes none."""
+    path = path_of(url)
+    if not await asyncio.to_thread(Path(path).is_file):
+        raise Unavailable(
+            f"{path} does not exist: start its service once, or look at the address",
+            code="schema-missing",
+        )
+    lane = await Lane.open(path, lock_wait_s=lock_wait_s, query_only=True, set_up=False)
+    try:
+        yield Database(writer=lane, reader=lane)
+    finally:
+        await lane.close()

@@ -5,7 +5,7 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 
 from flotilla.stores.libsql.connection import Connection
-from flotilla.stores.migrations import AppliedMigration, Migration, plan
+from flotilla.stores.migrations import AppliedMigration, Migration, plan, require
 
 _COMMENT = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
 _LEDGER = """
@@ -43,6 +43,11 @@ def migrate(
                 step.checksum,
                 at_us,
             )
+
+
+def check(connection: Connection, component: str, available: Sequence[Migration]) -> None:
+    """Raise as `require` does when this code cannot read `component`. Changes nothing."""
+    require(component, available, _applied(connection, component))
 
 
 def statements(script: str) -> Iterator[str]:

@@ -27,10 +27,12 @@ from flotilla.stores.libsql.connection import (
     Database,
     Refused,
     open_database,
+    open_read_only,
     read_sql,
 )
 from flotilla.stores.libsql.rows import claims_json, entry, from_us, recorded, reply, to_us
-from flotilla.stores.libsql.schema import migrate
+from flotilla.stores.libsql.schema import check
+from flotilla.stores.libsql.schema import migrate as migrate_schema
 from flotilla.stores.migrations import read_migrations
 from flotilla.stores.storable import is_storable
 
@@ -66,21 +68,28 @@ class LibsqlStore:
         service: str,
         clock: Clock | None = None,
         lock_wait_s: float = LOCK_WAIT_S,
+        migrate: bool = True,
     ) -> AsyncIterator[Self]:
-        """Yield the store of `service` at `libsql:///absolute/path.db`, migrated.
+        """Yield the store of `service` at `libsql:///absolute/path.db`, migrated; or only to be read.
 
         `lock_wait_s` is how long it waits for other processes that write.
 
         Raises:
             ValueError: the URL is none of a file.
-            Unavailable: the file cannot be opened, or others hold its lock.
+            Unavailable: the file cannot be opened, or others hold its lock; without `migrate`, it is
+                not there or older than this code.
             Corrupt: it is damaged, or of a newer version.
 
         """
-        clock = clock or SystemClock()
+        clock, steps = clock or SystemClock(), read_migrations(__package__)
+        if not migrate:
+            async with open_read_only(url, lock_wait_s=lock_wait_s) as database:
+                await database.read(lambda c: check(c, COMPONENT, steps))
+                yield cls(database, log=service, clock=clock)
+            return
         async with open_database(url, lock_wait_s=lock_wait_s) as database:
-            steps, now_us = read_migrations(__package__), to_us(clock.now())
-            await database.write(lambda c: migrate(c, COMPONENT, steps, at_us=now_us))
+            now_us = to_us(clock.now())
+            await database.write(lambda c: migrate_schema(c, COMPONENT, steps, at_us=now_us))
             yield cls(database, log=service, clock=clock)
 
     async def load(

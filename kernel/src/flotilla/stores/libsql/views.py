@@ -17,9 +17,10 @@ from flotilla.stores.libsql.connection import (
     Database,
     Lane,
     open_database,
+    open_read_only,
 )
 from flotilla.stores.libsql.rows import from_us, to_us
-from flotilla.stores.libsql.schema import migrate
+from flotilla.stores.libsql.schema import check, migrate
 from flotilla.stores.migrations import Migration, table_migrations
 
 APPLY_LIMIT_S = 60.0
@@ -99,8 +100,14 @@ class LibsqlViews:
         service: str,  # noqa: ARG003 - the file is the service's own
         clock: Clock | None = None,
         lock_wait_s: float = LOCK_WAIT_S,
+        migrate: bool = True,
     ) -> AsyncIterator[Self]:
         """Yield the views of `service`, its checkpoints ready. Raises as `LibsqlStore.open`."""
+        if not migrate:
+            async with open_read_only(url, lock_wait_s=lock_wait_s) as database:
+                await database.read(lambda c: check(c, "views", [_CHECKPOINTS]))
+                yield cls(database, clock=clock or SystemClock())
+            return
         async with open_database(url, lock_wait_s=lock_wait_s) as database:
             views = cls(database, clock=clock or SystemClock())
             await views._migrate("views", [_CHECKPOINTS])

@@ -12,7 +12,7 @@ from importlib import resources
 import asyncpg
 
 from flotilla.errors import Corrupt, Unavailable
-from flotilla.stores.migrations import AppliedMigration, Migration, plan
+from flotilla.stores.migrations import AppliedMigration, Migration, plan, require
 
 CONNECT_TIMEOUT_S = 5.0
 COMMAND_TIMEOUT_S = 15.0
@@ -21,7 +21,7 @@ SERVER_SETTINGS = {
     "timezone": "UTC",
     "lock_timeout": "2s",
     "statement_timeout": "10s",
-    "idle_in_transaction_session_timeout": "5s",
+    "idle_in_transaction_session_timeout": "5s",  # a paused process holds its locks no longer
     "jit": "off",
     # Every statement here is made for an index, and is planned once. Left alone, the planner scans
     # tables that nobody has analysed yet, and keeps the plan that it made while they were empty.
@@ -32,6 +32,9 @@ SERVER_SETTINGS = {
     "enable_mergejoin": "off",
     "random_page_cost": "1.1",
 }
+TRANSACTION_TIMEOUT = "60s"
+"""For one that is neither idle nor in a long statement, and never ends. Servers before 17 have none."""
+_TRANSACTION_TIMEOUT_SINCE = 17
 _MIGRATION_LOCK = 0x666C6F74  # any number, as long as it is always the same: "flot"
 
 _GONE = (
@@ -41,6 +44,8 @@ _GONE = (
     asyncpg.PostgresSystemError,
     asyncpg.ReadOnlySQLTransactionError,  # a primary that was made a standby
     asyncpg.LockNotAvailableError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
+    asyncpg.TransactionTimeoutError,
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.InvalidCatalogNameError,
 )
@@ -70,19 +75,26 @@ def translated() -> Iterator[None]:
     except asyncpg.InterfaceError as error:
         if isinstance(error, ValueError):
             raise  # a value that the driver cannot encode: that is data, not the connection
-        raise Unavailable(f"postgres: {error}") from error
+        ended = error.__context__  # "the connection is closed" is true, and not why
+        raise _broken(ended if isinstance(ended, _GONE) else error) from error
     except asyncpg.InternalClientError as error:
-        raise Unavailable(f"postgres: {error}") from error
+        raise _broken(error) from error
+
+
+def _broken(why: BaseException) -> Unavailable:
+    """Return what callers are told; the driver does not always know why the server hung up."""
+    return Unavailable(f"postgres: the connection broke, the server's log says why: {why}")
 
 
 class Connections:
     """At most `size_max` connections, opened when needed, replaced when broken."""
 
-    def __init__(self, url: str, *, schema: str, size_max: int) -> None:
+    def __init__(self, url: str, *, schema: str, size_max: int, read_only: bool = False) -> None:
         self._url = url
         self._settings = SERVER_SETTINGS | {
             "search_path": schema,
             "application_name": f"flotilla-{schema}",
+            "default_transaction_read_only": "on" if read_only else "off",
         }
         self._idle: list[asyncpg.Connection] = []
         self._slots = asyncio.Semaphore(size_max)
@@ -137,12 +149,30 @@ class Connections:
             connection = self._idle.pop()
             if not connection.is_closed():
                 return connection
-        return await asyncpg.connect(
+        connection = await asyncpg.connect(
             self._url,
             timeout=CONNECT_TIMEOUT_S,
             command_timeout=COMMAND_TIMEOUT_S,
             server_settings=self._settings,
         )
+        try:
+            await _limit_transactions(connection, TRANSACTION_TIMEOUT)
+        except BaseException:
+            connection.terminate()
+            raise
+        return connection
+
+
+async def prepare(
+    connections: Connections, component: str, steps: list[Migration], *, schema: str, write: bool
+) -> None:
+    """Migrate `component`; when that is not wanted, only check that this code can read it."""
+    if write:
+        await migrate(connections, schema, component, steps)
+        return
+    async with connections.use() as connection:
+        known = await connection.fetchval("select to_regclass('schema_migration') is not null")
+        require(component, steps, await _applied(connection, component) if known else [])
 
 
 async def migrate(
@@ -156,6 +186,10 @@ async def migrate(
     """
     async with connections.use() as connection, connection.transaction():
         await connection.execute("set local lock_timeout = '60s'; set local statement_timeout = 0")
+        await connection.execute(
+            "select set_config(name, '0', true) from pg_settings where name = $1",
+            "transaction_timeout",
+        )
         await connection.execute("select pg_advisory_xact_lock($1)", _MIGRATION_LOCK)
         await connection.execute(f'create schema if not exists "{schema}"')
         await connection.execute(
@@ -164,10 +198,7 @@ async def migrate(
             " checksum text not null, applied_at timestamptz not null default now(),"
             " primary key (component, version))"
         )
-        rows = await connection.fetch(
-            "select version, checksum from schema_migration where component = $1", component
-        )
-        applied = [AppliedMigration(row["version"], row["checksum"]) for row in rows]
+        applied = await _applied(connection, component)
         for step in plan(component, available, applied):
             await connection.execute(step.sql)
             await connection.execute(
@@ -178,3 +209,15 @@ async def migrate(
                 step.name,
                 step.checksum,
             )
+
+
+async def _limit_transactions(connection: asyncpg.Connection, limit: str) -> None:
+    if connection.get_server_version().major >= _TRANSACTION_TIMEOUT_SINCE:
+        await connection.execute(f"set transaction_timeout = '{limit}'")
+
+
+async def _applied(connection: asyncpg.Connection, component: str) -> list[AppliedMigration]:
+    rows = await connection.fetch(
+        "select version, checksum from schema_migration where component = $1", component
+    )
+    return [AppliedMigration(row["version"], row["checksum"]) for row in rows]

@@ -7,7 +7,7 @@ from typing import Self
 
 import asyncpg
 
-from flotilla.errors import Corrupt
+from flotilla.errors import Corrupt, Unavailable
 from flotilla.outbox import START, LogStatus, Offset, OutboxEntry
 from flotilla.store import (
     EMPTY,
@@ -26,7 +26,7 @@ from flotilla.store import (
 )
 from flotilla.stores.gather import Gather
 from flotilla.stores.migrations import read_migrations
-from flotilla.stores.postgres.connection import Connections, migrate, read_sql, schema_of
+from flotilla.stores.postgres.connection import Connections, prepare, read_sql, schema_of
 from flotilla.stores.postgres.rows import (
     LoadRequest,
     documents,
@@ -43,7 +43,7 @@ TORN_TRIES_MAX = 10
 
 _COMMIT, _LOAD, _REPLIES, _FORGET = map(read_sql, ("commit", "load", "replies", "forget_expired"))
 _PENDING, _PUBLISHED, _FIND = map(read_sql, ("pending", "published", "find"))
-_RECORD, _STATUS = map(read_sql, ("record", "status"))
+_RECORD, _STATUS, _LOCKED = map(read_sql, ("record", "status", "locked"))
 _READ = """
 select stream, version, event_id, type, payload, metadata, recorded_at from event
 where stream = $1 and version > $2 order by version limit $3
@@ -79,13 +79,13 @@ class PostgresStore:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, url: str, *, service: str) -> AsyncIterator[Self]:
-        """Yield the store of `service`, in a schema of its own, migrated."""
-        schema = schema_of(service)
-        connections = Connections(url, schema=schema, size_max=CONNECTIONS_MAX)
+    async def open(cls, url: str, *, service: str, migrate: bool = True) -> AsyncIterator[Self]:
+        """Yield the store of `service`, in a schema of its own, migrated; or only to be read."""
+        schema, size_max = schema_of(service), CONNECTIONS_MAX
+        connections = Connections(url, schema=schema, size_max=size_max, read_only=not migrate)
         try:
             steps = read_migrations("flotilla.stores.postgres")
-            await migrate(connections, schema, "event_store", steps)
+            await prepare(connections, "event_store", steps, schema=schema, write=migrate)
             yield cls(connections, log=service)
         finally:
             await connections.close()
@@ -124,7 +124,7 @@ class PostgresStore:
             phantoms |= {i for chain in round_ for i in chain if broken & _streams(units[i])}
             standing = [[i for i in chain if i not in phantoms] for chain in round_]
             lost = [i for chain in round_ for i in chain if i in phantoms]
-            news = await self._commit_round(units, [chain for chain in standing if chain])
+            news = await self._commit_around_locks(units, [chain for chain in standing if chain])
             news |= await self._why_lost(units, lost)  # now: a later unit may use the same key
             broken |= {s for i, o in news.items() if o != Committed() for s in _streams(units[i])}
             outcomes |= news
@@ -216,6 +216,28 @@ class PostgresStore:
             else:
                 outcomes |= await self._one_by_one(units, chain)
         return outcomes | await self._why_lost(units, alone)
+
+    async def _commit_around_locks(
+        self, units: Sequence[Unit], chains: Sequence[Chain]
+    ) -> dict[int, Outcome]:
+        """Commit chains; when somebody sits on some of their streams, the others, once more.
+
+        Waiting for a lock again and again would only make everybody late.
+        """
+        try:
+            return await self._commit_round(units, chains)
+        except Unavailable as error:
+            if not isinstance(error.__cause__, asyncpg.LockNotAvailableError):
+                raise
+            late = error
+        streams = {s for chain in chains for i in chain for s in _streams(units[i])}
+        held = {StreamId(row[0]) for row in await self._fetch(_LOCKED, list(streams))}
+        free = [c for c in chains if not any(held & _streams(units[i]) for i in c)]
+        if not held or not free:
+            raise late
+        outcomes = await self._commit_round(units, free)
+        waiting = {i for chain in chains for i in chain} - outcomes.keys()
+        return outcomes | {i: Failed(Unavailable(str(late))) for i in waiting}
 
     async def _one_by_one(self, units: Sequence[Unit], indices: Chain) -> dict[int, Outcome]:
         """Commit units alone, in order; what follows one that fails in its streams is lost."""

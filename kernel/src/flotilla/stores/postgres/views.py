@@ -9,7 +9,7 @@ import asyncpg
 from flotilla.outbox import START, Offset
 from flotilla.projection import Checkpoint, Fenced, Row, ViewSession
 from flotilla.stores.migrations import Migration, table_migrations
-from flotilla.stores.postgres.connection import Connections, migrate, schema_of
+from flotilla.stores.postgres.connection import Connections, migrate, prepare, schema_of
 
 CONNECTIONS_MAX = 8
 _CHECKPOINTS = Migration(
@@ -59,12 +59,15 @@ class PostgresViews:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, url: str, *, service: str) -> AsyncIterator[Self]:
-        """Yield the views of `service`, in a schema of its own, with the checkpoint table ready."""
-        schema = schema_of(service)
-        connections = Connections(url, schema=schema, size_max=CONNECTIONS_MAX)
+    async def open(cls, url: str, *, service: str, migrate: bool = True) -> AsyncIterator[Self]:
+        """Yield the views of `service`, in a schema of its own, with the checkpoint table ready.
+
+        Without `migrate` they are only to be read, and what is not there is refused.
+        """
+        schema, size_max = schema_of(service), CONNECTIONS_MAX
+        connections = Connections(url, schema=schema, size_max=size_max, read_only=not migrate)
         try:
-            await migrate(connections, schema, "views", [_CHECKPOINTS])
+            await prepare(connections, "views", [_CHECKPOINTS], schema=schema, write=migrate)
             yield cls(connections, schema=schema)
         finally:
             await connections.close()
