@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from flotilla.errors import KernelError, Unavailable
+from flotilla.errors import Unavailable, for_each
 from flotilla.store import Committed, EventStore, Outcome, Unit
 
 BATCH_UNITS_MAX = 256
@@ -119,7 +119,9 @@ class GroupCommitter:
         except BaseException as error:  # every waiting caller must hear of it
             for waiting in batch:
                 if not waiting.outcomes.done():
-                    waiting.outcomes.set_exception(_for_each(error))
+                    waiting.outcomes.set_exception(
+                        for_each(error, stopping="whether this was committed is not known")
+                    )
             if not isinstance(error, Exception):
                 raise
             return
@@ -131,15 +133,3 @@ class GroupCommitter:
             start = end
         if durable := sum(isinstance(outcome, Committed) for outcome in outcomes):
             self._on_commit(durable)  # last: a broken bell must not keep callers waiting
-
-
-def _for_each(error: BaseException) -> Exception:
-    """Return a fresh error: one instance must not gather the tracebacks of many callers."""
-    if isinstance(error, KernelError):
-        fresh: Exception = type(error)(str(error), code=error.code)
-    elif isinstance(error, Exception):
-        return error
-    else:
-        fresh = Unavailable("the process is stopping; whether this was committed is not known")
-    fresh.__cause__ = error
-    return fresh

@@ -10,6 +10,7 @@ Anything else that escapes is a bug and must fail the request. `code` is stable 
 message is for people and says what to do. Across the bus an error travels as (family, code, message).
 """
 
+from copy import copy
 from typing import ClassVar
 
 
@@ -68,6 +69,21 @@ class EventTooLarge(Rejected):
     """What would be stored could not be published: refused before anything is written."""
 
     default_code = "event-too-large"
+
+
+def for_each(error: BaseException, *, stopping: str) -> Exception:
+    """Return a fresh error like `error`: one instance must not gather the tracebacks of many callers.
+
+    `stopping` is what to say when it is no error, but the end of the process.
+    """
+    if isinstance(error, KernelError):
+        fresh: Exception = type(error)(str(error), code=error.code)
+    elif isinstance(error, Exception):
+        fresh = copy(error)
+    else:
+        fresh = Unavailable(f"the process is stopping; {stopping}")
+    fresh.__cause__ = error
+    return fresh
 
 
 FAMILIES: dict[str, type[KernelError]] = {

@@ -8,9 +8,8 @@ are refused with `Unavailable`, at once.
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from copy import copy
 
-from flotilla.errors import KernelError, Unavailable
+from flotilla.errors import Unavailable, for_each
 
 BATCH_MAX = 256
 WAITING_MAX = 8192
@@ -69,22 +68,10 @@ class Gather[Q, A]:
         except BaseException as error:
             for _, answer in wanted:
                 if not answer.done():
-                    answer.set_exception(_for_each(error))
+                    answer.set_exception(for_each(error, stopping="ask again"))
             if not isinstance(error, Exception):
                 raise
             return
         for (_, answer), found in zip(wanted, answers, strict=True):
             if not answer.done():
                 answer.set_result(found)
-
-
-def _for_each(error: BaseException) -> Exception:
-    """Return a fresh error: one instance must not gather the tracebacks of many callers."""
-    if isinstance(error, KernelError):
-        fresh: Exception = type(error)(str(error), code=error.code)
-    elif isinstance(error, Exception):
-        fresh = copy(error)
-    else:
-        fresh = Unavailable("the process is stopping; ask again")
-    fresh.__cause__ = error
-    return fresh
