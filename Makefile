@@ -69,7 +69,7 @@ generate: $(READY)  ## Write the generated contract files again.
 SECONDS ?= 5
 .PHONY: bench bench-compare bench-ready
 
-bench: bench-ready  ## Measure beside references and peers: ONLY=commands|relay SECONDS=5.
+bench: bench-ready  ## Measure beside references and peers: ONLY=commands|relay|projector SECONDS=5.
 	@exec $(RUN)/python -m bench $(if $(ONLY),--only "$(ONLY)") --seconds "$(SECONDS)"
 
 bench-compare: bench-ready  ## Measure the ratios again; fail when one fell by more than 25 %.

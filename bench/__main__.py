@@ -18,7 +18,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from bench import relay, report
+from bench import projector, relay, report
 from bench.contenders import contenders
 from bench.figures import FALL_MAX, Figures, figures_of
 from bench.machine import CpuTicks, foreign_share
@@ -26,7 +26,7 @@ from bench.servers import DURABLE, NotDurableError, postgres_settings, run_serve
 from flotilla.testing.servers import open_folder
 
 ROUNDS_MIN = 3
-SUITES: dict[str, ModuleType] = {"relay": relay}
+SUITES: dict[str, ModuleType] = {"relay": relay, "projector": projector}
 """What is measured beside the commands: modules with `NOTE`, `stretches` and `measure`."""
 FOREIGN_CPU_SHARE_MAX = 0.10
 """Above it, a run says that it was disturbed: ratios to what uses other processors suffer, too."""
@@ -48,6 +48,9 @@ and are shared: trust ratios, not rates.
 relay: a backlog of 200,000 events drained, beside a loop that only publishes the same batches; the
 same on a nats-server that syncs every write, beside a window of `publish_async`; from a caller's answer
 to the stream at 1,000 commands/s; what an idle relay costs.
+
+projector: 200,000 events folded into the counter view, beside the plainest loop, the projection runner
+of `eventsourcing` and a FastStream handler; from a caller's answer to the view at 1,000 commands/s.
 """
 EPILOG = f"""examples:
   python -m bench                           everything, 5 s a stretch, 3 rounds: about 25 minutes

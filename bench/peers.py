@@ -237,15 +237,12 @@ class Eventsourcing:
         return commands
 
 
-@asynccontextmanager
-async def eventsourcing(servers: Servers, *, tuned: bool) -> AsyncIterator[Eventsourcing]:
-    """Yield the library, as it comes or with the settings of its documentation that help it."""
-    name = "eventsourcing_tuned" if tuned else "eventsourcing"
-    await servers.database(name)
+def environment(servers: Servers, database: str) -> dict[str, str]:
+    """Return the library's settings for a database of this server."""
     host, port = socket_of(servers.dsn)
-    env = {
+    return {
         "PERSISTENCE_MODULE": "eventsourcing.postgres",
-        "POSTGRES_DBNAME": name,
+        "POSTGRES_DBNAME": database,
         "POSTGRES_HOST": host,
         "POSTGRES_PORT": port,
         "POSTGRES_USER": "flotilla",
@@ -254,6 +251,14 @@ async def eventsourcing(servers: Servers, *, tuned: bool) -> AsyncIterator[Event
         "POSTGRES_MAX_OVERFLOW": "0",
         "POSTGRES_MAX_WAITING": str(CALLERS_MAX),
     }
+
+
+@asynccontextmanager
+async def eventsourcing(servers: Servers, *, tuned: bool) -> AsyncIterator[Eventsourcing]:
+    """Yield the library, as it comes or with the settings of its documentation that help it."""
+    name = "eventsourcing_tuned" if tuned else "eventsourcing"
+    await servers.database(name)
+    env = environment(servers, name)
     if tuned:
         env |= {"AGGREGATE_CACHE_MAXSIZE": str(MANY_STREAMS), "POSTGRES_ENABLE_DB_FUNCTIONS": "y"}
     app = await asyncio.to_thread(Tallies, env)
