@@ -19,7 +19,7 @@ from flotilla.outbox import Offset
 from flotilla.projection import Checkpoint, ViewSession
 from flotilla.store import EMPTY, Append, Committed, Failed, NewEvent, Unit, Version, stream_id
 from flotilla.stores import open_store, open_views
-from flotilla.stores.libsql import LibsqlStore, LibsqlViews
+from flotilla.stores.libsql import LibsqlLeases, LibsqlStore, LibsqlViews
 from flotilla.stores.libsql.connection import (
     Connection,
     Locked,
@@ -30,7 +30,12 @@ from flotilla.stores.libsql.connection import (
 )
 from flotilla.stores.libsql.schema import statements
 from flotilla.stores.migrations import AppliedMigration, Migration, plan, read_migrations
-from flotilla.testing import EventStoreContract, OutboxContract, ViewStoreContract
+from flotilla.testing import (
+    EventStoreContract,
+    LeaseStoreContract,
+    OutboxContract,
+    ViewStoreContract,
+)
 from flotilla.testing.store import A, B, append, commit_one, payloads, record
 from flotilla.testing.views import TALLY, UPSERT, add, step
 from flotilla.testing.worlds import ManualClock, eventually
@@ -607,3 +612,10 @@ async def test_metadata_and_event_ids_are_kept(store: LibsqlStore) -> None:
     [found] = await store.read(A)
 
     assert ("any-id", {}) == (found.event_id, found.metadata)
+
+
+class TestLibsqlLeases(LeaseStoreContract):
+    @pytest.fixture
+    async def store(self, url: str) -> AsyncIterator[LibsqlLeases]:
+        async with LibsqlLeases.open(url, service="thing") as leases:
+            yield leases
