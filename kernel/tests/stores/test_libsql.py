@@ -202,9 +202,11 @@ class TestMigrating:
         applied = raw(url).execute(
             "select component, version, name, checksum from schema_migration order by 1, 2"
         )
-        [migration] = read_migrations("flotilla.stores.libsql")
-        assert ("event_store", 1, "event_store", migration.checksum) == applied.fetchone()
-        assert [("views", 1)] == [row[:2] for row in applied.fetchall()]
+        steps = read_migrations("flotilla.stores.libsql")
+        assert [
+            *(("event_store", s.version, s.name, s.checksum) for s in steps),
+            "views",
+        ] == [row if row[0] == "event_store" else row[0] for row in applied.fetchall()]
 
     async def test_several_processes_at_once(self, url: str) -> None:
         code = (
@@ -222,14 +224,16 @@ class TestMigrating:
         assert [(0, b"")] * 4 == [
             (p.wait(PROCESS_LIMIT_S), err) for p in processes for err in [p.communicate()[1]]
         ]
-        assert [(1,)] == raw(url).execute("select count(*) from schema_migration").fetchall()
+        steps = read_migrations("flotilla.stores.libsql")
+        applied = raw(url).execute("select count(*) from schema_migration").fetchall()
+        assert [(len(steps),)] == applied
 
     @pytest.mark.parametrize(
         ("tampering", "complaint"),
         [
             (
                 "insert into schema_migration values ('event_store', 99, 'later', 'x', 0)",
-                "is at schema version 99 and this code knows 1: start the newer release",
+                "is at schema version 99 and this code knows 2: start the newer release",
             ),
             ("update schema_migration set checksum = 'x'", "was changed after it was applied"),
         ],
