@@ -48,7 +48,7 @@ async def test_what_waits_is_copied_in_order() -> None:
     relay = a_relay(store, stream)
     last = await relay.handshake()
 
-    offsets = [last := await relay.relay_once(last) for _ in range(4)]
+    offsets = [last := await relay.relay(last) for _ in range(4)]
 
     assert [3, 6, 7, 7] == offsets
     await exact_copy(store, stream)
@@ -66,7 +66,7 @@ async def test_what_was_published_and_not_recorded_is_read_back() -> None:
     assert 6 == await relay.handshake()
 
     assert ["read-back"] == cases
-    await relay.relay_once(Offset(6))
+    await relay.relay(Offset(6))
     await exact_copy(store, stream)
 
 
@@ -76,7 +76,7 @@ async def test_what_the_broker_lost_is_published_again_at_the_same_offsets(kept:
     await commit(store, 7)
     relay = a_relay(store, stream, cases)
     last = await relay.handshake()
-    while (after := await relay.relay_once(last)) > last:
+    while (after := await relay.relay(last)) > last:
         last = after
     before = list(stream.messages)
     del stream.messages[kept:]
@@ -92,7 +92,7 @@ async def test_something_foreign_on_the_stream_stops_the_log() -> None:
     store, stream = MemoryStore(), MemoryLogStream()
     await commit(store, 2)
     relay = a_relay(store, stream)
-    await relay.relay_once(await relay.handshake())
+    await relay.relay(await relay.handshake())
     await stream.publish([a_message(77)], after=Offset(2))
 
     with pytest.raises(Corrupt, match="message 3 of the stream is not in the ledger"):
@@ -105,7 +105,7 @@ async def test_another_event_at_a_recorded_offset_stops_the_log() -> None:
     store, stream = MemoryStore(), MemoryLogStream()
     await commit(store, 2)
     relay = a_relay(store, stream)
-    await relay.relay_once(await relay.handshake())
+    await relay.relay(await relay.handshake())
     stream.messages[1] = a_message(77)
 
     with pytest.raises(Corrupt, match="message 2"):
@@ -192,7 +192,7 @@ async def test_whatever_happens_the_copy_is_exact_in_the_end(seed: int) -> None:
         i = rng.randrange(len(relays)) if not store.healed else 0
         relay, last = relays[i]
         try:
-            last = await relay.handshake() if last is None else await relay.relay_once(last)
+            last = await relay.handshake() if last is None else await relay.relay(last)
         except (Unavailable, Crash):
             last = None
         relays[i] = (relay, last)

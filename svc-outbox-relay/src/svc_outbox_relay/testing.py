@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from flotilla import Offset, OutboxEntry, StreamId, Version
+from flotilla import Offset, StreamId, Version
 from flotilla.outbox import START
-from svc_outbox_relay.cloud_event import cloud_event
+from svc_outbox_relay.cloud_event import cloud_events
 from svc_outbox_relay.relay import LogStream, Message, PublishedMessage, WrongLastSequence
 
 LOG = "thing"
@@ -40,15 +40,15 @@ class MemoryLogStream:
 
 
 def published(offset: Offset, message: Message) -> PublishedMessage:
-    headers = message.headers
+    lines = message.headers.decode().splitlines()
+    headers = dict(line.split(": ", 1) for line in lines)
     if "ce-id" not in headers:
         return PublishedMessage(offset, None, None)
     event = (StreamId(headers["ce-stream"]), Version(int(headers["ce-streamversion"])))
     return PublishedMessage(offset, headers["ce-id"], event)
 
 
-def message_of(entry: OutboxEntry) -> Message:
-    return cloud_event(LOG, entry)
+message_of = cloud_events(LOG)
 
 
 def a_message(n: int) -> Message:
@@ -64,7 +64,8 @@ def a_message(n: int) -> Message:
         "ce-schemaversion": "1",
         "ce-correlationid": "c",
     }
-    return Message("evt.thing.acme.thing.happened", headers, f'{{"n":{n}}}'.encode())
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    return Message("evt.thing.acme.thing.happened", lines.encode(), f'{{"n":{n}}}'.encode())
 
 
 class LogStreamContract:

@@ -25,7 +25,7 @@ class TracedLogStream:
     async def publish(self, messages: Sequence[Message], *, after: Offset) -> None:
         """Publish all or none, and say so in their traces."""
         await self.stream.publish(messages, after=after)
-        mark("relay.publish", (message.headers.get("traceparent") for message in messages))
+        mark("relay.publish", (message.traceparent for message in messages))
 
     async def read(self, *, after: Offset, limit: int) -> Sequence[PublishedMessage]:
         """Return messages after `after`."""
