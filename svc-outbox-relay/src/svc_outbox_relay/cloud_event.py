@@ -11,7 +11,7 @@ from flotilla import OutboxEntry
 from flotilla.store import StreamId, tenant_of
 from flotilla_contracts.envelope import CONTENT_TYPE, SPEC_VERSION, encoded, schema_version
 from flotilla_contracts.wire import event_subject
-from svc_outbox_relay.relay import Message
+from svc_outbox_relay.log_stream import Message
 
 TYPES_MAX = 1024
 STREAMS_MAX = 8192

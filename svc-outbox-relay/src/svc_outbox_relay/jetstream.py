@@ -16,7 +16,7 @@ from flotilla import Corrupt, Offset, StreamId, Unavailable, Version, uuid7
 from flotilla.nats import hpub_frame, send_frames, while_connected
 from flotilla_contracts import Envelope
 from flotilla_contracts.wire import event_stream, event_subjects
-from svc_outbox_relay.relay import Message, PublishedMessage, WrongLastSequence
+from svc_outbox_relay.log_stream import Message, PublishedMessage, WrongLastSequence
 
 TIMEOUT_S = 5.0
 READS_IN_FLIGHT_MAX = 64

@@ -33,34 +33,15 @@ No I/O here: the ports are given.
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
-from flotilla import Corrupt, Offset, Outbox, OutboxEntry, StreamId, Unavailable, Version
+from flotilla import Corrupt, Offset, Outbox, OutboxEntry
 from flotilla.outbox import START
+from svc_outbox_relay.log_stream import LogStream, Message, PublishedMessage, WrongLastSequence
 
 BATCH_MESSAGES_MAX = 1000
 """As many as JetStream takes in one atomic batch."""
 BATCH_BYTES_MAX = 8 * 1024**2
 """Payload bytes of a batch; a greater event goes alone."""
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """One event as it is published. `headers` is as on the wire: lines `name: value` with CRLF."""
-
-    subject: str
-    headers: bytes
-    payload: bytes
-    traceparent: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class PublishedMessage:
-    """A message read back from the stream: which event it says it is; None when it says nothing."""
-
-    offset: Offset
-    event_id: str | None
-    event: tuple[StreamId, Version] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,34 +53,6 @@ class Batch:
 
 
 NOTHING = Batch()
-
-
-class WrongLastSequence(Unavailable):
-    """The stream's last sequence is not what the batch expected: somebody else published."""
-
-
-class LogStream(Protocol):
-    """The JetStream stream of one log. Raises `Unavailable` when the broker does not answer."""
-
-    async def last_sequence(self) -> Offset:
-        """Return the last sequence; create the stream if it is not there."""
-        ...
-
-    async def restart_at(self, first: Offset) -> None:
-        """Make an empty stream give `first` as its next sequence."""
-        ...
-
-    async def publish(self, messages: Sequence[Message], *, after: Offset) -> None:
-        """Publish all or none, as the sequences right after `after`.
-
-        Raises `WrongLastSequence`, with nothing published, when that is not the last one or the
-        connection was lost since `last_sequence` was asked. After `Unavailable` it is not known.
-        """
-        ...
-
-    async def read(self, *, after: Offset, limit: int) -> Sequence[PublishedMessage]:
-        """Return up to `limit` messages with sequences greater than `after`, in order."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,19 +71,28 @@ class Relay:
     async def handshake(self) -> Offset:
         """Make ledger and stream agree; return the last offset of both.
 
-        Raises `Corrupt` when the stream holds what the ledger does not know.
+        Raises `Corrupt` when the stream holds what the ledger does not know; `WrongLastSequence` when
+        that may be because somebody else went on meanwhile.
         """
-        recorded = await self.outbox.last_offset()
-        published = await self.stream.last_sequence()
+        found = await self._ends()
+        try:
+            return await self._agree(*found)
+        except Corrupt as error:
+            if found != await self._ends():
+                raise WrongLastSequence(f"{self.log}: not standing still: {error}") from error
+            raise
+
+    async def _ends(self) -> tuple[Offset, Offset]:
+        return await self.outbox.last_offset(), await self.stream.last_sequence()
+
+    async def _agree(self, recorded: Offset, published: Offset) -> Offset:
         await self._check_common(min(recorded, published))
         if published > recorded:
             self.on_handshake("read-back")
             return await self._read_back(recorded, published)
+        self.on_handshake("refill" if published < recorded else "agreed")
         if published < recorded:
-            self.on_handshake("refill")
             await self._refill(published, recorded)
-        else:
-            self.on_handshake("agreed")
         return recorded
 
     async def relay(self, last: Offset) -> Offset:

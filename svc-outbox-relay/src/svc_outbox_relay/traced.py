@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from flotilla import Offset
 from flotilla.telemetry import mark
-from svc_outbox_relay.relay import LogStream, Message, PublishedMessage
+from svc_outbox_relay.log_stream import LogStream, Message, PublishedMessage
 
 
 @dataclass(frozen=True, slots=True)
