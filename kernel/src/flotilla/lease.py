@@ -108,6 +108,8 @@ class Leadership:
     margin_s: float = MARGIN_S
     able: Callable[[], bool] = lambda: True
     hesitation_s: Callable[[], float] = lambda: 0.0
+    standing_by: Callable[[], None] = lambda: None
+    """Called whenever it was found that somebody else leads: all is well."""
     _trusted_until_s: float = field(default=float("-inf"), init=False)
 
     @property
@@ -142,8 +144,10 @@ class Leadership:
         while True:
             if (pause_s := self.hesitation_s()) > 0:
                 await self.clock.sleep(pause_s)
-            if self.able() and (lease := await self._acquire()):
-                return lease
+            if self.able():
+                if lease := await self._acquire():
+                    return lease
+                self.standing_by()
             await self.clock.sleep(LOOK_EVERY_S * (0.5 + self.chance.random() / 2))
 
     async def _acquire(self) -> Lease | None:

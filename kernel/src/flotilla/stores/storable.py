@@ -2,8 +2,16 @@
 
 from collections.abc import Iterable
 
-from flotilla.errors import Rejected
-from flotilla.store import Unit
+from flotilla.aggregate import EVENT_BYTES_MAX
+from flotilla.errors import EventTooLarge, Rejected
+from flotilla.store import NewEvent, StreamId, Unit, tenant_of
+
+HEADERS_BYTES_MAX = 6 * 1024
+"""Of stream, type, id and metadata together: they travel as headers, the stream twice, percent-encoded."""
+NAME_BYTES_MAX = 1024
+"""Of tenant and type: they travel in the subject, and a protocol line of NATS has 4096 bytes."""
+MESSAGE_BYTES_MAX = EVENT_BYTES_MAX + 2 * 3 * HEADERS_BYTES_MAX + 2048
+"""What an event that was committed takes at most on the broker, headers included."""
 
 
 class Unstorable(Rejected):
@@ -13,7 +21,7 @@ class Unstorable(Rejected):
 
 
 def check_storable(unit: Unit) -> None:
-    """Raise `Unstorable` when the unit cannot be stored everywhere."""
+    """Raise `Unstorable` when the unit cannot be stored everywhere, `EventTooLarge` when not published."""
     text = "".join(_texts(unit))
     if "\0" in text:
         raise Unstorable("text with a NUL character cannot be stored")
@@ -21,6 +29,26 @@ def check_storable(unit: Unit) -> None:
         text.encode()
     except UnicodeEncodeError as error:
         raise Unstorable("text with half a surrogate pair cannot be stored") from error
+    for append in unit.appends:
+        for event in append.events:
+            _check_size(append.stream, event)
+
+
+def _check_size(stream: StreamId, event: NewEvent) -> None:
+    """Raise `EventTooLarge` when the broker might not take what would be committed."""
+    names = (tenant_of(stream), event.type)
+    headers = (stream, event.event_id, event.type, *event.metadata, *event.metadata.values())
+    for what, texts, most in (
+        ("payload", (event.payload,), EVENT_BYTES_MAX),
+        ("stream, type and metadata", headers, HEADERS_BYTES_MAX),
+        ("tenant and type", names, NAME_BYTES_MAX),
+    ):
+        if 4 * sum(map(len, texts)) > most:  # else it is small in any case, which is nearly always
+            size = sum(len(text.encode()) for text in texts)
+            if size > most:
+                raise EventTooLarge(
+                    f"{event.type[:80]}: {what} has {size} bytes; {most} are allowed"
+                )
 
 
 def is_storable(*texts: str) -> bool:

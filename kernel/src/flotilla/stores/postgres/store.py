@@ -7,7 +7,7 @@ from typing import Any, Self
 
 import asyncpg
 
-from flotilla.errors import Corrupt
+from flotilla.errors import Corrupt, Rejected
 from flotilla.outbox import START, LogReader, LogStatus, Offset, OutboxEntry, pruned
 from flotilla.store import (
     EMPTY,
@@ -303,7 +303,7 @@ def _streams(unit: Unit) -> set[StreamId]:
 def _refusal(unit: Unit) -> Outcome | None:
     try:
         check_storable(unit)
-    except Unstorable as error:
+    except Rejected as error:
         return Failed(error)
     return None
 
