@@ -38,7 +38,7 @@ TTL_S = 3.0
 RENEW_EVERY_S = 1.0
 MARGIN_S = 0.5
 """How much earlier than the store a holder lets go: what an answer of it may still be worth."""
-LOOK_EVERY_S = 0.8
+LOOK_EVERY_S = 0.5
 """How often, at most, whoever stands by tries. With `TTL_S` this bounds a take-over."""
 STOP_TIMEOUT_S = 1.0
 """How long cancelled work may take to end."""
