@@ -1,6 +1,6 @@
 """A relay alone in a process: what a fleet starts beside everything else, started by a test.
 
-    python relay_process.py <nats url> <store url> <log> [<log> …]
+python relay_process.py <nats url> <store url> <log> [<log> …]
 """
 
 import asyncio

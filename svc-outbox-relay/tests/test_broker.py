@@ -263,6 +263,5 @@ async def test_a_half_open_connection_heals_within_five_seconds(nats_server: Nat
             await commit(store, 10)
             await settled(store)
             took_s.append(asyncio.get_running_loop().time() - began_s)
-    print(f"half-open, healed after: {took_s}")
     assert max(took_s) <= 5.0, took_s
     await exact_copy(nats_server.url, log, store)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from flotilla import Corrupt, LogStatus, Offset, Outbox, OutboxEntry, Unavailable
+from flotilla import Corrupt, Offset, Outbox, OutboxEntry, Unavailable
 from flotilla.outbox import START
 from flotilla.store import Append, StreamId, Unit, Version
 from flotilla.stores.memory import MemoryStore
@@ -354,7 +354,10 @@ async def live(world: World, n: int, ledger: Ledger, kind: type[Relay]) -> None:
     while True:
         connection = Connection(world)
         relay = a_relay(
-            ledger, connection, kind=kind, leads=lambda: world.leader == n or world.rng.random() < 0.2
+            ledger,
+            connection,
+            kind=kind,
+            leads=lambda: world.leader == n or world.rng.random() < 0.2,
         )
         try:
             while world.leader != n:

@@ -1,4 +1,4 @@
-"""Real relay processes on one PostgreSQL and one NATS: they die, are paused and wake, and it is exact."""
+"""Real relay processes on one PostgreSQL and one NATS: killed, paused, woken, and it is exact."""
 
 import asyncio
 import signal
@@ -32,7 +32,9 @@ class Log:
         self.name, self.store, self.leases = name, store, leases
 
     async def lease(self) -> LeaseStatus | None:
-        return next((s for s in await self.leases.leases() if s.name == relay_lease(self.name)), None)
+        return next(
+            (s for s in await self.leases.leases() if s.name == relay_lease(self.name)), None
+        )
 
     async def leader(self) -> int | None:
         """Return the process that leads."""
@@ -79,7 +81,9 @@ class Log:
 
 
 @pytest.fixture
-async def logs(postgres_server: PostgresServer, nats_server: NatsServer) -> AsyncIterator[list[Log]]:
+async def logs(
+    postgres_server: PostgresServer, nats_server: NatsServer
+) -> AsyncIterator[list[Log]]:
     names = [f"r{uuid4().hex[:10]}" for _ in range(2)]
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
@@ -193,7 +197,6 @@ async def test_others_take_over_from_one_that_was_killed(
             await eventually(all_led(logs), within_s=30, what="every log is led")
     await finish(logs, nats_server)
     assert max(took_s) <= TAKE_OVER_MAX_S, took_s
-    print(f"take-over after kill -9: {took_s}")
 
 
 async def test_one_that_was_paused_is_replaced_and_publishes_nothing_when_it_wakes(
@@ -224,7 +227,6 @@ async def test_one_that_was_paused_is_replaced_and_publishes_nothing_when_it_wak
             assert (before.holder, before.token) == (after.holder, after.token), "taken back"
     await finish(logs, nats_server)
     assert max(took_s) <= TAKE_OVER_MAX_S, took_s
-    print(f"take-over after SIGSTOP: {took_s}")
 
 
 async def test_one_that_stops_in_order_lets_go_at_once(

@@ -59,7 +59,7 @@ class Pruned(Corrupt):
 
 
 def pruned(after: Offset, first: Offset) -> Pruned:
-    """Return the error of an adapter that was asked for what comes after `after` and has it from `first`."""
+    """Return the error for whoever asks for what comes after `after` when `first` is the first kept."""
     return Pruned(
         f"offsets {after + 1} to {first - 1} are not in the ledger any more; it begins at {first}:"
         " read them from the stream, or restore a backup; see docs/runbooks/relay.md"
@@ -109,7 +109,7 @@ class Outbox(Protocol):
         ...
 
     async def read_by(self, reader: str, offset: Offset) -> None:
-        """Note that `reader` has folded everything up to `offset`, which may also be less than before."""
+        """Note that `reader` has folded everything up to `offset`; it may be less than before."""
         ...
 
     async def readers(self) -> Sequence[LogReader]:

@@ -114,15 +114,14 @@ async def read_status(runtime: Runtime, clock: Clock, *, lag_max_s: float = LAG_
                         open_leases(runtime.stores[name], service=name)
                     )
                     logs[name] = await store.status()
-                    leaders |= {
-                        name: s for s in await leases.leases() if s.name == relay_lease(name)
-                    }
+                    leaders |= {s.name: s for s in await leases.leases()}
                     stores[name] = store
             except _UNREADABLE as error:
                 problems.append(f"the store of {name!r} cannot be read: {error}")
         projections = await _read_projections(runtime, stores, logs, clock, problems)
     rows = tuple(
-        _log_row(name, status, sequences, leaders.get(name)) for name, status in logs.items()
+        _log_row(name, status, sequences, leaders.get(relay_lease(name)))
+        for name, status in logs.items()
     )
     problems += _too_late(rows, projections, lag_max_s)
     return Status(
@@ -220,8 +219,7 @@ def _too_late(
         f"the log {row.log!r} has no leader: no relay that can do its work is running;"
         " see docs/runbooks/relay.md"
         for row in logs
-        if row.leader is None
-        and (row.leaderless_s is None or row.leaderless_s > LEADERLESS_MAX_S)
+        if row.leader is None and (row.leaderless_s is None or row.leaderless_s > LEADERLESS_MAX_S)
     ]
     late += [
         f"the stream of {row.log!r} ends at {row.stream_last_sequence} and its ledger at {row.offset},"

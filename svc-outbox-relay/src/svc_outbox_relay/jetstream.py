@@ -91,9 +91,7 @@ class JetStreamLog:
         event = (StreamId(envelope.stream), Version(envelope.streamversion))
         return PublishedMessage(offset, envelope.id, event)
 
-    def _frames(
-        self, messages: Sequence[Message], after: Offset
-    ) -> tuple[list[bytes], Message]:
+    def _frames(self, messages: Sequence[Message], after: Offset) -> tuple[list[bytes], Message]:
         """Return all but the last as frames, and the last one, which commits the batch."""
         expected = f"Nats-Expected-Last-Sequence: {after}\r\n".encode()
         batch = f"Nats-Batch-Id: {uuid7()}\r\n".encode()

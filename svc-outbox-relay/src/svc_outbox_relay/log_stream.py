@@ -6,6 +6,7 @@ from typing import Protocol
 
 from flotilla import Offset, StreamId, Unavailable, Version
 
+
 @dataclass(frozen=True, slots=True)
 class Message:
     """One event as it is published. `headers` is as on the wire: lines `name: value` with CRLF."""

@@ -17,7 +17,7 @@ from functools import partial
 from nats.aio.client import Client
 
 from flotilla import Bindings, Health, Lag, Leadership, Lease, LeaseStore, Outbox, Running
-from flotilla.background import Background, background
+from flotilla.background import Background, Work, background
 from flotilla.doorbell import Ear
 from flotilla.health import serve_health
 from flotilla.metrics import (
@@ -79,7 +79,8 @@ async def compose(bindings: Bindings) -> AsyncIterator[Running]:
                 hesitation_s=lambda: min(HESITATION_MAX_S, HESITATION_S * len(led)),
             )
             relay = _relay(log, outbox, nats, settings, leads=partial(_trusted, leadership))
-            work = partial(keep_leading, leadership, relay, ear, settings, led)
+            relaying = partial(keep_relaying, relay, ear, settings)
+            work = partial(keep_leading, leadership, led, relaying)
             relays.append(await enter(background(f"relay.{log}", work, clock=clock, chance=chance)))
 
         async def show(_: Background) -> None:
@@ -92,10 +93,10 @@ async def compose(bindings: Bindings) -> AsyncIterator[Running]:
 
         async def prune(_: Background) -> None:
             await clock.sleep(PRUNE_EVERY_S)
-            for log in sorted(led):
-                await logs[log][0].prune(
-                    older_than_s=settings.ledger_keep_s, limit=PRUNE_ENTRIES_MAX
-                )
+            for log, (outbox, _leases) in logs.items():
+                if relay_lease(log) in led:
+                    keep_s = settings.ledger_keep_s
+                    await outbox.prune(older_than_s=keep_s, limit=PRUNE_ENTRIES_MAX)
 
         await enter(background("relay.show", show, clock=clock, chance=chance))
         if settings.ledger_keep_s:
@@ -115,16 +116,16 @@ def check_max_payload(nats: Client) -> None:
 
 
 async def keep_leading(
-    leadership: Leadership, relay: Relay, ear: Ear, settings: Settings, led: set[str], shown: Background
+    leadership: Leadership, led: set[str], relaying: Work, shown: Background
 ) -> None:
     """Stand by, and relay while we lead; whoever runs this runs it again."""
 
-    async def work(_: Lease) -> None:
-        led.add(relay.log)
+    async def work(lease: Lease) -> None:
+        led.add(lease.name)
         try:
-            await keep_relaying(relay, ear, settings, shown)
+            await relaying(shown)
         finally:
-            led.discard(relay.log)
+            led.discard(lease.name)
 
     leadership.standing_by = shown.recovered
     await leadership.lead(work)

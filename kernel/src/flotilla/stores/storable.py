@@ -7,7 +7,7 @@ from flotilla.errors import EventTooLarge, Rejected
 from flotilla.store import NewEvent, StreamId, Unit, tenant_of
 
 HEADERS_BYTES_MAX = 6 * 1024
-"""Of stream, type, id and metadata together: they travel as headers, the stream twice, percent-encoded."""
+"""Of stream, type, id and metadata together: headers, some of them twice, percent-encoded."""
 NAME_BYTES_MAX = 1024
 """Of tenant and type: they travel in the subject, and a protocol line of NATS has 4096 bytes."""
 MESSAGE_BYTES_MAX = EVENT_BYTES_MAX + 2 * 3 * HEADERS_BYTES_MAX + 2048
@@ -21,7 +21,7 @@ class Unstorable(Rejected):
 
 
 def check_storable(unit: Unit) -> None:
-    """Raise `Unstorable` when the unit cannot be stored everywhere, `EventTooLarge` when not published."""
+    """Raise `Unstorable` when not every store can keep the unit, `EventTooLarge` when no broker takes it."""
     text = "".join(_texts(unit))
     if "\0" in text:
         raise Unstorable("text with a NUL character cannot be stored")

@@ -71,7 +71,9 @@ class LibsqlLeases:
         """Take or renew `name`; None while somebody else has it, found without the write lock."""
 
         def job(connection: Connection) -> int | None:
-            with connection.transaction():  # the time is read under the lock: it may be long in coming
+            with (
+                connection.transaction()
+            ):  # the time is read under the lock: it may be long in coming
                 now_us = to_us(self._clock.now())
                 taken = connection.run(_ACQUIRE, name, holder, now_us, round(ttl_s * _SECOND_US))
                 return connection.rows(_TOKEN, name)[0][0] if taken else None
