@@ -4,6 +4,7 @@ import asyncio
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 import pytest
 
@@ -354,7 +355,7 @@ async def live(world: World, n: int, ledger: Ledger, kind: type[Relay]) -> None:
     while True:
         connection = Connection(world)
         relay = a_relay(
-            ledger,
+            cast("Outbox", ledger),
             connection,
             kind=kind,
             leads=lambda: world.leader == n or world.rng.random() < 0.2,

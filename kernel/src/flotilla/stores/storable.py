@@ -21,7 +21,7 @@ class Unstorable(Rejected):
 
 
 def check_storable(unit: Unit) -> None:
-    """Raise `Unstorable` when not every store can keep the unit, `EventTooLarge` when no broker takes it."""
+    """Raise `Unstorable` when a store cannot keep the unit, `EventTooLarge` when no broker takes it."""
     text = "".join(_texts(unit))
     if "\0" in text:
         raise Unstorable("text with a NUL character cannot be stored")
