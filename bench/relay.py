@@ -25,10 +25,10 @@ from flotilla.embedded import run_nats
 from flotilla.nats import connected
 from flotilla.stores.postgres import PostgresStore
 from flotilla_contracts.wire import event_stream, event_subjects
-from svc_outbox_relay.cloud_event import cloud_event
+from svc_outbox_relay.cloud_event import cloud_events
 from svc_outbox_relay.jetstream import JetStreamLog
 from svc_outbox_relay.main import compose
-from svc_outbox_relay.relay import Message
+from svc_outbox_relay.log_stream import Message
 
 BATCH = 1000
 STREAMS = 10_000
@@ -131,8 +131,9 @@ async def bare_publish(world: World, nats_url: str, events: int) -> Sample:
     log, dsn = await world.log(events=events)
     async with PostgresStore.open(dsn, service=log) as store:
         entries = await store.pending(limit=events)
+    message = cloud_events(log)
     batches: list[list[Message]] = [
-        [cloud_event(log, entry) for entry in entries[first : first + BATCH]]
+        [message(entry) for entry in entries[first : first + BATCH]]
         for first in range(0, events, BATCH)
     ]
     async with connected(nats_url, name="bench") as nats:

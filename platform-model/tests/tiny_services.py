@@ -13,7 +13,8 @@ from flotilla.outbox import START, Offset
 from flotilla.projection import Checkpoint, ViewSession
 from flotilla.service import Bindings, Health, Running
 from flotilla.store import EMPTY, Append, NewEvent, Unit, Version, stream_id
-from flotilla.stores import open_store, open_views
+from flotilla.stores import open_leases, open_store, open_views
+from flotilla_contracts.wire import relay_lease
 
 
 async def _healthy() -> Health:
@@ -140,8 +141,13 @@ def _event(number: int) -> NewEvent:
 
 @asynccontextmanager
 async def keeps(bindings: Bindings) -> AsyncIterator[Running]:
-    """Commit five events; three of them have an offset."""
-    async with open_store(bindings.stores["keeps"], service="keeps") as store:
+    """Commit five events; three of them have an offset, and somebody leads the log."""
+    url = bindings.stores["keeps"]
+    async with (
+        open_store(url, service="keeps") as store,
+        open_leases(url, service="keeps") as leases,
+    ):
+        await leases.acquire(relay_lease("keeps"), "tiny", ttl_s=3600)
         if (await store.status()).committed == 0:
             stream = stream_id("t", "tiny", "one")
             events = tuple(_event(number) for number in range(1, 6))

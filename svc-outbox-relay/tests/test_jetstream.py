@@ -1,7 +1,6 @@
 """The stream on a real broker keeps the contract, and what it carries is a CloudEvent."""
 
 from collections.abc import AsyncIterator
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ from flotilla.outbox import START
 from flotilla.store import EMPTY, Append, StreamId, Unit
 from flotilla.stores.libsql import LibsqlStore
 from flotilla.testing import new_event
-from svc_outbox_relay.cloud_event import cloud_event
+from svc_outbox_relay.cloud_event import cloud_events
 from svc_outbox_relay.jetstream import JetStreamLog
 from svc_outbox_relay.relay import Relay
 from svc_outbox_relay.testing import LogStreamContract, MemoryLogStream
@@ -44,9 +43,9 @@ async def test_what_nobody_here_knows_is_published_to_the_byte(
         connected(nats_server.url, name="test") as connection,
     ):
         await store.commit([Unit((Append(StreamId("acme/thing/a"), EMPTY, (event,)),))])
-        relay = Relay("odd", store, JetStreamLog(connection, "odd"), partial(cloud_event, "odd"))
+        relay = Relay("odd", store, JetStreamLog(connection, "odd"), cloud_events("odd"))
 
-        assert 1 == await relay.relay_once(await relay.handshake())
+        assert 1 == await relay.relay(await relay.handshake())
 
         message = await connection.jetstream().get_msg("EVT_ODD", seq=1)
         [entry] = await store.published(after=START, limit=9)

@@ -5,6 +5,7 @@ The payload of the message is the event's JSON, untouched; everything else is in
 `traceparent`.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Self
 from urllib.parse import quote, unquote
@@ -14,6 +15,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 SPEC_VERSION = "1.0"
 CONTENT_TYPE = "application/json"
 _PRINTABLE = "".join(chr(c) for c in range(0x21, 0x7F) if chr(c) not in '"%')
+_ALL_PRINTABLE = re.compile(f"[{re.escape(_PRINTABLE)}]*").fullmatch
 
 
 class Envelope(BaseModel):
@@ -56,9 +58,7 @@ class Envelope(BaseModel):
         }
         if self.causationid is not None:
             attributes["causationid"] = self.causationid
-        headers = {
-            f"ce-{name}": quote(value, safe=_PRINTABLE) for name, value in attributes.items()
-        }
+        headers = {f"ce-{name}": encoded(value) for name, value in attributes.items()}
         headers["content-type"] = CONTENT_TYPE
         if self.traceparent is not None:
             headers["traceparent"] = self.traceparent
@@ -82,6 +82,11 @@ class Envelope(BaseModel):
         for derived in ("subject", "dataschema"):
             found.pop(derived, None)
         return cls.model_validate({**found, "traceparent": headers.get("traceparent")})
+
+
+def encoded(value: str) -> str:
+    """Return an attribute's value as a header carries it; most are themselves already."""
+    return value if _ALL_PRINTABLE(value) else quote(value, safe=_PRINTABLE)
 
 
 def schema_version(event_type: str) -> int:

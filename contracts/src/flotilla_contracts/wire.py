@@ -38,3 +38,8 @@ def event_subjects(service: str) -> str:
 def doorbell_subject(service: str) -> str:
     """Return the subject of a service's doorbell: core NATS, best effort, no payload."""
     return f"bell.{subject_token(service)}"
+
+
+def relay_lease(service: str) -> str:
+    """Return the name of the lease that the relay of a service's log holds, in that service's store."""
+    return f"relay:{service}"

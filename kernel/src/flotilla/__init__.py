@@ -23,7 +23,8 @@ from flotilla.errors import (
 )
 from flotilla.execute import execute
 from flotilla.lanes import Lanes
-from flotilla.outbox import LogStatus, Offset, Outbox, OutboxEntry
+from flotilla.lease import Leadership, Lease, LeaseStatus, LeaseStore
+from flotilla.outbox import LogReader, LogStatus, Offset, Outbox, OutboxEntry, Pruned
 from flotilla.projection import (
     Checkpoint,
     Fenced,
@@ -63,12 +64,18 @@ __all__ = [
     "KeyReused",
     "Lag",
     "Lanes",
+    "Leadership",
+    "Lease",
+    "LeaseStatus",
+    "LeaseStore",
     "LogEvent",
+    "LogReader",
     "LogStatus",
     "Offset",
     "Outbox",
     "OutboxEntry",
     "Projection",
+    "Pruned",
     "RecordedEvent",
     "Rejected",
     "Request",

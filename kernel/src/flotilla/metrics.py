@@ -48,6 +48,12 @@ LOG_OLDEST_WAITING_SECONDS = Gauge(
 )
 LOG_LAST_OFFSET = Gauge("flotilla_log_last_offset", "The last offset given, by log.", ["log"])
 
+LOG_LEADER = Gauge(
+    "flotilla_log_leader",
+    "1 while somebody leads the log, by the lease in its store; 0: nobody relays it.",
+    ["log"],
+)
+
 PROJECTION_EVENTS = Counter(
     "flotilla_projection_events_total", "Events applied, by projection.", ["projection"]
 )

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NewType, Protocol
 
+from flotilla.errors import Corrupt
 from flotilla.store import RecordedEvent, StreamId, Version
 
 Offset = NewType("Offset", int)
@@ -41,11 +42,39 @@ class LogStatus:
     """Age of the oldest event without an offset; 0 when there is none. The honest lag."""
 
 
+@dataclass(frozen=True, slots=True)
+class LogReader:
+    """Somebody who folds a log, and how far it said it was. What it has not read is never pruned."""
+
+    reader: str
+    offset: Offset
+    seen_s: float
+    """How long ago it said so, by the store's clock."""
+
+
+class Pruned(Corrupt):
+    """The ledger does not reach back to there any more: read it from the stream, or from a backup."""
+
+    default_code = "log-pruned"
+
+
+def pruned(after: Offset, first: Offset) -> Pruned:
+    """Return the error for whoever asks for what comes after `after` when `first` is the first kept."""
+    return Pruned(
+        f"offsets {after + 1} to {first - 1} are not in the ledger any more; it begins at {first}:"
+        " read them from the stream, or restore a backup; see docs/runbooks/relay.md"
+    )
+
+
 class Outbox(Protocol):
     """One service's committed events. Raises `Unavailable` when the store does not answer."""
 
-    async def pending(self, *, limit: int) -> Sequence[OutboxEntry]:
-        """Return up to `limit` entries without an offset, by position."""
+    async def pending(self, *, limit: int, but: Sequence[int] = ()) -> Sequence[OutboxEntry]:
+        """Return up to `limit` entries without an offset, by position; `but` positions are left out.
+
+        Those are on their way. Leaving out everything up to a position instead would skip entries:
+        a smaller position may become visible later than a greater one.
+        """
         ...
 
     async def record(self, offsets: Sequence[tuple[int, Offset]]) -> None:
@@ -61,7 +90,14 @@ class Outbox(Protocol):
         ...
 
     async def published(self, *, after: Offset, limit: int) -> Sequence[OutboxEntry]:
-        """Return up to `limit` entries with an offset greater than `after`, by offset."""
+        """Return up to `limit` entries with an offset greater than `after`, by offset.
+
+        Raises `Pruned` when the next ones are not kept any more: they are never left out.
+        """
+        ...
+
+    async def first_offset(self) -> Offset:
+        """Return the first offset that is kept; `START` when none was given."""
         ...
 
     async def find(self, events: Sequence[tuple[StreamId, Version]]) -> Sequence[OutboxEntry]:
@@ -70,4 +106,20 @@ class Outbox(Protocol):
 
     async def status(self) -> LogStatus:
         """Return where the log stands."""
+        ...
+
+    async def read_by(self, reader: str, offset: Offset) -> None:
+        """Note that `reader` has folded everything up to `offset`; it may be less than before."""
+        ...
+
+    async def readers(self) -> Sequence[LogReader]:
+        """Return everybody who ever said how far it is, by name; a silent one counts too."""
+        ...
+
+    async def prune(self, *, older_than_s: float, limit: int) -> int:
+        """Forget up to `limit` of the oldest ledger entries; return how many. Events stay.
+
+        Only entries whose event is older than `older_than_s` and that every reader has passed; never
+        the last one, and nothing when nobody reads. What is kept is always without gaps.
+        """
         ...

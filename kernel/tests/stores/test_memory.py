@@ -3,7 +3,8 @@
 import pytest
 
 from flotilla.stores.memory import MemoryStore
-from flotilla.testing import EventStoreContract, OutboxContract
+from flotilla.stores.memory_leases import MemoryLeases
+from flotilla.testing import EventStoreContract, LeaseStoreContract, OutboxContract
 
 
 class TestMemoryStore(EventStoreContract):
@@ -16,3 +17,9 @@ class TestMemoryOutbox(OutboxContract):
     @pytest.fixture
     def store(self) -> MemoryStore:
         return MemoryStore()
+
+
+class TestMemoryLeases(LeaseStoreContract):
+    @pytest.fixture
+    def store(self) -> MemoryLeases:
+        return MemoryLeases()

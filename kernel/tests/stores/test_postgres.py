@@ -6,8 +6,13 @@ from uuid import uuid4
 import pytest
 
 from flotilla.embedded import PostgresServer
-from flotilla.stores.postgres import PostgresStore, PostgresViews
-from flotilla.testing import EventStoreContract, OutboxContract, ViewStoreContract
+from flotilla.stores.postgres import PostgresLeases, PostgresStore, PostgresViews
+from flotilla.testing import (
+    EventStoreContract,
+    LeaseStoreContract,
+    OutboxContract,
+    ViewStoreContract,
+)
 from flotilla.testing.views import TALLY
 
 
@@ -41,3 +46,10 @@ class TestPostgresViews(ViewStoreContract):
         async with PostgresViews.open(postgres_server.dsn, service=a_service()) as views:
             await views.migrate("tally", [TALLY])
             yield views
+
+
+class TestPostgresLeases(LeaseStoreContract):
+    @pytest.fixture
+    async def store(self, postgres_server: PostgresServer) -> AsyncIterator[PostgresLeases]:
+        async with PostgresLeases.open(postgres_server.dsn, service=a_service()) as leases:
+            yield leases

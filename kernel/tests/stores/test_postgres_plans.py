@@ -74,8 +74,10 @@ HOT = {
     ),
     "read": Statement(statements._READ, ("acme/thing/5", 1, 1000)),
     "replies": Statement(statements._REPLIES, KEYS),
-    "pending, a few": Statement(statements._PENDING, ("thing", 10)),
-    "pending, a batch": Statement(statements._PENDING, ("thing", 1000)),
+    "pending, a few": Statement(statements._PENDING, ("thing", 10, [])),
+    "pending, a batch": Statement(statements._PENDING, ("thing", 1000, [])),
+    "pending, behind a batch": Statement(statements._PENDING, ("thing", 100, A_THOUSAND[:500])),
+    "prune": Statement(statements._PRUNE, ("thing", 0.0, 1000)),
     "published, the first": Statement(statements._PUBLISHED, ("thing", 0, 1000)),
     "published, the last": Statement(statements._PUBLISHED, ("thing", EVENTS - WAITING - 9, 1000)),
     "last offset": Statement(statements._LAST_OFFSET, ("thing",)),
@@ -219,7 +221,7 @@ async def test_what_the_relay_reads_does_not_grow_with_the_ledger(
     async with PostgresStore.open(postgres_server.dsn, service=f"s{uuid4().hex[:12]}") as store:
         await commit(store, 1_000)
         async with store._connections.use() as young:
-            mine = HOT["pending, a batch"]._replace(arguments=(store._log, 1000))
+            mine = HOT["pending, a batch"]._replace(arguments=(store._log, 1000, []))
             without = await pages(young, mine)
 
     behind = await pages(connection, HOT["pending, a batch"])

@@ -17,10 +17,11 @@ from pydantic import BaseModel, ConfigDict
 from flotilla.clock import Clock
 from flotilla.errors import KernelError
 from flotilla.lag import projection_lag
+from flotilla.lease import LeaseStatus
 from flotilla.outbox import LogStatus
 from flotilla.projection import Checkpoint
-from flotilla.stores import ServiceStore, open_store, open_views
-from flotilla_contracts.wire import event_stream
+from flotilla.stores import ServiceStore, open_leases, open_store, open_views
+from flotilla_contracts.wire import event_stream, relay_lease
 from flotilla_platform.runtime import Runtime
 
 LAG_MAX_S = 10.0
@@ -28,6 +29,9 @@ LAG_MAX_S = 10.0
 
 MISMATCH_MAX_S = 3.0
 """How long stream and ledger may differ: the relay publishes first and records second."""
+
+LEADERLESS_MAX_S = 5.0
+"""How long a log may be without a leader: longer than a take-over takes."""
 
 _STORE_TIMEOUT_S = 5.0
 _BROKER_TIMEOUT_S = 1.5
@@ -49,6 +53,10 @@ class LogRow(BaseModel):
     stream: str
     stream_last_sequence: int | None
     """None when the broker does not answer; 0 when it has no such stream yet."""
+    leader: str | None
+    """Which relay leads the log, `<host>:<pid>:<id>`, by the lease in its store; None: nobody."""
+    leaderless_s: float | None
+    """How long nobody has; None while somebody does, or when nobody ever did."""
 
 
 class ProjectionRow(BaseModel):
@@ -95,18 +103,26 @@ async def read_status(runtime: Runtime, clock: Clock, *, lag_max_s: float = LAG_
     async with AsyncExitStack() as stack:
         stores: dict[str, ServiceStore] = {}
         logs: dict[str, LogStatus] = {}
+        leaders: dict[str, LeaseStatus] = {}
         for name in runtime.logs:
             try:
                 async with asyncio.timeout(_STORE_TIMEOUT_S):
                     store = await stack.enter_async_context(
                         open_store(runtime.stores[name], service=name, migrate=False)
                     )
+                    leases = await stack.enter_async_context(
+                        open_leases(runtime.stores[name], service=name)
+                    )
                     logs[name] = await store.status()
+                    leaders |= {s.name: s for s in await leases.leases()}
                     stores[name] = store
             except _UNREADABLE as error:
                 problems.append(f"the store of {name!r} cannot be read: {error}")
         projections = await _read_projections(runtime, stores, logs, clock, problems)
-    rows = tuple(_log_row(name, status, sequences) for name, status in logs.items())
+    rows = tuple(
+        _log_row(name, status, sequences, leaders.get(relay_lease(name)))
+        for name, status in logs.items()
+    )
     problems += _too_late(rows, projections, lag_max_s)
     return Status(
         topology=runtime.topology,
@@ -174,7 +190,10 @@ async def _projection_row(
     )
 
 
-def _log_row(name: str, status: LogStatus, sequences: Mapping[str, int] | None) -> LogRow:
+def _log_row(
+    name: str, status: LogStatus, sequences: Mapping[str, int] | None, lease: LeaseStatus | None
+) -> LogRow:
+    leader = lease.holder if lease else None
     return LogRow(
         log=name,
         committed=status.committed,
@@ -183,6 +202,8 @@ def _log_row(name: str, status: LogStatus, sequences: Mapping[str, int] | None) 
         oldest_waiting_s=round(status.oldest_waiting_s, 3),
         stream=event_stream(name),
         stream_last_sequence=None if sequences is None else sequences.get(name, 0),
+        leader=leader,
+        leaderless_s=None if leader or not lease else round(max(0.0, -lease.expires_in_s), 3),
     )
 
 
@@ -193,6 +214,12 @@ def _too_late(
         f"the log {row.log!r} has an event without an offset for {row.oldest_waiting_s:.1f} s"
         for row in logs
         if row.oldest_waiting_s > lag_max_s
+    ]
+    late += [
+        f"the log {row.log!r} has no leader: no relay that can do its work is running;"
+        " see docs/runbooks/relay.md"
+        for row in logs
+        if row.leader is None and (row.leaderless_s is None or row.leaderless_s > LEADERLESS_MAX_S)
     ]
     late += [
         f"the stream of {row.log!r} ends at {row.stream_last_sequence} and its ledger at {row.offset},"

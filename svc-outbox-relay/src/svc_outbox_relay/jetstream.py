@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import nats.errors
@@ -12,13 +13,16 @@ from nats.aio.client import Client
 from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig
 
 from flotilla import Corrupt, Offset, StreamId, Unavailable, Version, uuid7
+from flotilla.nats import hpub_frame, send_frames, while_connected
 from flotilla_contracts import Envelope
 from flotilla_contracts.wire import event_stream, event_subjects
-from svc_outbox_relay.relay import Message, PublishedMessage, WrongLastSequence
+from svc_outbox_relay.log_stream import Message, PublishedMessage, WrongLastSequence
 
 TIMEOUT_S = 5.0
 READS_IN_FLIGHT_MAX = 64
 WRONG_LAST_SEQUENCE = 10071
+HEADERS_MORE_BYTES = 64
+"""What may still be added around a message's headers."""
 
 
 class JetStreamLog:
@@ -33,7 +37,7 @@ class JetStreamLog:
 
     async def last_sequence(self) -> Offset:
         """Return the last sequence; create the stream if it is not there."""
-        async with _translated():
+        async with self._answered():
             try:
                 info = await self._js.stream_info(self._name)
             except nats.js.errors.NotFoundError:
@@ -43,7 +47,7 @@ class JetStreamLog:
 
     async def restart_at(self, first: Offset) -> None:
         """Make an empty stream give `first` as its next sequence."""
-        async with _translated():
+        async with self._answered():
             info = await self._js.stream_info(self._name)
             if info.state.messages:
                 raise Corrupt(f"{self._name} is not empty: it cannot start at {first}")
@@ -56,30 +60,19 @@ class JetStreamLog:
             raise Unavailable(f"{self._name}: not connected")
         if self._connection.stats["reconnects"] != self._reconnects:
             raise WrongLastSequence(f"{self._name}: the connection was lost since the handshake")
-        batch_id = str(uuid7())
-        async with _translated():
-            for n, message in enumerate(messages, start=1):
-                headers = dict(message.headers)
-                if n == 1:
-                    headers["Nats-Expected-Last-Sequence"] = str(after)
-                if len(messages) > 1:
-                    headers["Nats-Batch-Id"] = batch_id
-                    headers["Nats-Batch-Sequence"] = str(n)
-                if n < len(messages):
-                    await self._connection.publish(
-                        message.subject, message.payload, headers=headers
-                    )
-                    continue
-                if len(messages) > 1:
-                    headers["Nats-Batch-Commit"] = "1"
-                reply = await self._connection.request(
-                    message.subject, message.payload, headers=headers, timeout=TIMEOUT_S
-                )
+        frames, last = self._frames(messages, after)
+        async with self._answered():
+            if frames:
+                await send_frames(self._connection, b"".join(frames), count=len(frames))
+            headers = dict(line.split(": ", 1) for line in last.headers.decode().splitlines())
+            reply = await self._connection.request(
+                last.subject, last.payload, headers=headers, timeout=TIMEOUT_S
+            )
         self._check(json.loads(reply.data), Offset(after + len(messages)))
 
     async def read(self, *, after: Offset, limit: int) -> Sequence[PublishedMessage]:
         """Return up to `limit` messages with sequences greater than `after`, in order."""
-        async with _translated():
+        async with self._answered():
             state = (await self._js.stream_info(self._name)).state
             first = max(after + 1, state.first_seq)
             wanted = list(range(first, min(first + limit, state.last_seq + 1)))
@@ -97,6 +90,36 @@ class JetStreamLog:
             return PublishedMessage(offset, None, None)
         event = (StreamId(envelope.stream), Version(envelope.streamversion))
         return PublishedMessage(offset, envelope.id, event)
+
+    def _frames(self, messages: Sequence[Message], after: Offset) -> tuple[list[bytes], Message]:
+        """Return all but the last as frames, and the last one, which commits the batch."""
+        expected = f"Nats-Expected-Last-Sequence: {after}\r\n".encode()
+        batch = f"Nats-Batch-Id: {uuid7()}\r\n".encode()
+        frames: list[bytes] = []
+        last = messages[0]
+        for n, message in enumerate(messages, start=1):
+            headers = message.headers
+            if n == 1:
+                headers = expected + headers
+            if len(messages) > 1:
+                headers = b"%bNats-Batch-Sequence: %d\r\n%b" % (batch, n, headers)
+            self._check_size(message, len(headers))
+            if n < len(messages):
+                frames.append(hpub_frame(message.subject, headers, message.payload))
+                continue
+            if n > 1:
+                headers = b"Nats-Batch-Commit: 1\r\n" + headers
+            last = replace(message, headers=headers)
+        return frames, last
+
+    def _check_size(self, message: Message, headers_bytes: int) -> None:
+        """Refuse what the server would end the connection for."""
+        size, most = headers_bytes + len(message.payload), self._connection.max_payload
+        if size + HEADERS_MORE_BYTES > most:
+            raise Unavailable(
+                f"{self._name}: a message on {message.subject} has {size} bytes and the server takes"
+                f" {most}: raise its max_payload, see docs/runbooks/relay.md"
+            )
 
     def _check(self, reply: dict[str, Any], expected: Offset) -> None:
         if error := reply.get("error"):
@@ -124,12 +147,13 @@ class JetStreamLog:
             first_seq=first,
         )
 
-
-@asynccontextmanager
-async def _translated() -> AsyncIterator[None]:
-    try:
-        yield
-    except nats.js.errors.APIError as error:
-        raise Unavailable(f"JetStream: {error.description} ({error.err_code})") from error
-    except (nats.errors.Error, nats.js.errors.Error, TimeoutError, OSError) as error:
-        raise Unavailable(f"the broker does not answer: {error!r}") from error
+    @asynccontextmanager
+    async def _answered(self) -> AsyncIterator[None]:
+        """Bound what is asked in the block, and turn what it raises into our families."""
+        try:
+            async with while_connected(self._connection, within_s=TIMEOUT_S):
+                yield
+        except nats.js.errors.APIError as error:
+            raise Unavailable(f"JetStream: {error.description} ({error.err_code})") from error
+        except (nats.errors.Error, nats.js.errors.Error, TimeoutError, OSError) as error:
+            raise Unavailable(f"the broker does not answer: {error!r}") from error

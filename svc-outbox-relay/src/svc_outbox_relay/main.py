@@ -1,27 +1,40 @@
-"""Composition root: one relay for each log of the topology."""
+"""Composition root: a candidate for each log of the topology; whoever leads a log relays it.
 
-from collections.abc import AsyncIterator, Mapping
+Any number of replicas may run. Which one relays a log is decided by a lease in the log's own store;
+that nothing is published twice is decided by the broker, whoever believes to lead (`relay.py`).
+
+How logs spread over replicas: everybody tries for every log, and waits `HESITATION_S` longer for each
+log that it leads already, so that whoever has less to do is first. Nobody ever gives up a log that it
+leads just to share: a replica that comes later gets its logs when others stop or fail.
+"""
+
+import os
+import socket
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 
 from nats.aio.client import Client
 
-from flotilla import Bindings, Health, Lag, Outbox, Running
-from flotilla.background import Background, background
+from flotilla import Bindings, Health, Lag, Leadership, Lease, LeaseStore, Outbox, Running
+from flotilla.background import Background, Work, background
 from flotilla.doorbell import Ear
 from flotilla.health import serve_health
 from flotilla.metrics import (
     LOG_LAST_OFFSET,
+    LOG_LEADER,
     LOG_OLDEST_WAITING_SECONDS,
     LOG_WAITING_EVENTS,
     RELAY_EVENTS,
     RELAY_HANDSHAKES,
 )
 from flotilla.nats import connected
-from flotilla.stores import open_store
+from flotilla.settings import StartRefused
+from flotilla.stores import open_leases, open_store
+from flotilla.stores.storable import MESSAGE_BYTES_MAX
 from flotilla_contracts.health import health_subject
-from flotilla_contracts.wire import doorbell_subject
-from svc_outbox_relay.cloud_event import cloud_event
+from flotilla_contracts.wire import doorbell_subject, relay_lease
+from svc_outbox_relay.cloud_event import cloud_events
 from svc_outbox_relay.jetstream import JetStreamLog
 from svc_outbox_relay.relay import Relay
 from svc_outbox_relay.settings import Settings
@@ -30,46 +43,92 @@ from svc_outbox_relay.traced import TracedLogStream
 NAME = "svc-outbox-relay"
 SERVICE = "outbox-relay"
 SHOW_EVERY_S = 2.0
+HESITATION_S, HESITATION_MAX_S = 0.2, 0.6
+"""For each log that is led already, and at most: a take-over stays within five seconds."""
+LEADERLESS_MAX_S = 5.0
+"""How long a log may be without a leader before that is a trouble: longer than a take-over takes."""
+PRUNE_EVERY_S = 30.0
+PRUNE_ENTRIES_MAX = 5000
 
 
 @asynccontextmanager
 async def compose(bindings: Bindings) -> AsyncIterator[Running]:
-    """Run the relays while the block runs."""
+    """Run the candidates while the block runs."""
     settings = Settings.read()
     clock, chance = bindings.clock, bindings.chance
+    holder = f"{socket.gethostname()}:{os.getpid()}:{bindings.ids()}"
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
         nats = await enter(connected(bindings.nats_url, name=NAME))
-        outboxes: dict[str, Outbox] = {}
+        check_max_payload(nats)
+        logs: dict[str, tuple[Outbox, LeaseStore]] = {}
         relays: list[Background] = []
+        led: set[str] = set()
         for log in bindings.logs:
-            outboxes[log] = await enter(open_store(bindings.stores[log], service=log))
+            outbox = await enter(open_store(bindings.stores[log], service=log))
+            leases = await enter(open_leases(bindings.stores[log], service=log))
+            logs[log] = outbox, leases
             ear = await enter(Ear.at(nats, doorbell_subject(log)))
-            work = partial(keep_relaying, _relay(log, outboxes[log], nats, settings), ear, settings)
+            leadership = Leadership(
+                leases,
+                relay_lease(log),
+                holder,
+                clock,
+                chance,
+                able=lambda: nats.is_connected,
+                hesitation_s=lambda: min(HESITATION_MAX_S, HESITATION_S * len(led)),
+            )
+            relay = _relay(log, outbox, nats, settings, leads=partial(_trusted, leadership))
+            relaying = partial(keep_relaying, relay, ear, settings)
+            work = partial(keep_leading, leadership, led, relaying)
             relays.append(await enter(background(f"relay.{log}", work, clock=clock, chance=chance)))
 
         async def show(_: Background) -> None:
-            await _lag(outboxes)
+            await _look(logs)
             await clock.sleep(SHOW_EVERY_S)
 
         async def health() -> Health:
-            return Health(tuple(r.trouble for r in relays if r.trouble), await _lag(outboxes))
+            lag, leaderless = await _look(logs)
+            return Health((*(r.trouble for r in relays if r.trouble), *leaderless), lag)
+
+        async def prune(_: Background) -> None:
+            await clock.sleep(PRUNE_EVERY_S)
+            for log, (outbox, _leases) in logs.items():
+                if relay_lease(log) in led:
+                    keep_s = settings.ledger_keep_s
+                    await outbox.prune(older_than_s=keep_s, limit=PRUNE_ENTRIES_MAX)
 
         await enter(background("relay.show", show, clock=clock, chance=chance))
+        if settings.ledger_keep_s:
+            await enter(background("relay.prune", prune, clock=clock, chance=chance))
         await serve_health(bindings.bus, health_subject(SERVICE), NAME, health)
         yield Running(NAME, health)
 
 
-async def _lag(outboxes: Mapping[str, Outbox]) -> dict[str, Lag]:
-    """Return how far behind each log is, from its table, and show it as metrics."""
-    lag: dict[str, Lag] = {}
-    for log, outbox in outboxes.items():
-        status = await outbox.status()
-        lag[f"relay.{log}"] = Lag(status.waiting, status.oldest_waiting_s)
-        LOG_LAST_OFFSET.labels(log).set(status.offset)
-        LOG_WAITING_EVENTS.labels(log).set(status.waiting)
-        LOG_OLDEST_WAITING_SECONDS.labels(log).set(status.oldest_waiting_s)
-    return lag
+def check_max_payload(nats: Client) -> None:
+    """Refuse to start with a broker that would refuse what the stores take."""
+    if nats.max_payload < MESSAGE_BYTES_MAX:
+        raise StartRefused(
+            "max-payload-too-small",
+            f"the NATS server takes messages of {nats.max_payload} bytes, and committed events have up"
+            f" to {MESSAGE_BYTES_MAX}: set max_payload of the server to at least that (default: 1MB)",
+        )
+
+
+async def keep_leading(
+    leadership: Leadership, led: set[str], relaying: Work, shown: Background
+) -> None:
+    """Stand by, and relay while we lead; whoever runs this runs it again."""
+
+    async def work(lease: Lease) -> None:
+        led.add(lease.name)
+        try:
+            await relaying(shown)
+        finally:
+            led.discard(lease.name)
+
+    leadership.standing_by = shown.recovered
+    await leadership.lead(work)
 
 
 async def keep_relaying(relay: Relay, ear: Ear, settings: Settings, shown: Background) -> None:
@@ -78,7 +137,7 @@ async def keep_relaying(relay: Relay, ear: Ear, settings: Settings, shown: Backg
     shown.recovered()
     pause_s = settings.poll_min_s
     while True:
-        before, last = last, await relay.relay_once(last)
+        before, last = last, await relay.relay(last)
         if last > before:
             pause_s = settings.poll_min_s
             RELAY_EVENTS.labels(relay.log).inc(last - before)
@@ -87,12 +146,39 @@ async def keep_relaying(relay: Relay, ear: Ear, settings: Settings, shown: Backg
         pause_s = min(settings.poll_max_s, pause_s * 2)
 
 
-def _relay(log: str, outbox: Outbox, nats: Client, settings: Settings) -> Relay:
+def _trusted(leadership: Leadership) -> bool:
+    return leadership.trusted
+
+
+async def _look(
+    logs: Mapping[str, tuple[Outbox, LeaseStore]],
+) -> tuple[dict[str, Lag], list[str]]:
+    """Return how far behind each log is and which have no leader, from their tables; show it."""
+    lag: dict[str, Lag] = {}
+    leaderless: list[str] = []
+    for log, (outbox, leases) in logs.items():
+        status = await outbox.status()
+        lag[f"relay.{log}"] = Lag(status.waiting, status.oldest_waiting_s)
+        LOG_LAST_OFFSET.labels(log).set(status.offset)
+        LOG_WAITING_EVENTS.labels(log).set(status.waiting)
+        LOG_OLDEST_WAITING_SECONDS.labels(log).set(status.oldest_waiting_s)
+        found = [s for s in await leases.leases() if s.name == relay_lease(log)]
+        LOG_LEADER.labels(log).set(sum(s.holder is not None for s in found))
+        since_s = max((-s.expires_in_s for s in found), default=0.0)
+        if since_s > LEADERLESS_MAX_S:
+            leaderless.append(f"the log {log!r} has had no leader for {since_s:.0f} s")
+    return lag, leaderless
+
+
+def _relay(
+    log: str, outbox: Outbox, nats: Client, settings: Settings, *, leads: Callable[[], bool]
+) -> Relay:
     return Relay(
         log,
         outbox,
         TracedLogStream(JetStreamLog(nats, log)),
-        partial(cloud_event, log),
+        cloud_events(log),
         on_handshake=lambda case: RELAY_HANDSHAKES.labels(log, case).inc(),
+        leads=leads,
         batch_messages_max=settings.batch_messages_max,
     )

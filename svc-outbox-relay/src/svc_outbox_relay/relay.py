@@ -9,10 +9,18 @@ positions; the offset *is* the stream's sequence. Everything is fenced by one nu
 
     any doubt: the broker refused or did not answer, the ledger did not, the process started
 
+Relaying is a pipeline; in each step three batches are on their way, and the step ends with all three:
+
+    read k+2      what waits, but not what is on its way
+    publish k+1   after the fence: the ledger ends at k or, while k is being recorded, right before it
+    record k      in the order of the offsets, one after the other: the ledger never has a gap
+
 What each failure leads to:
 
-- dies between publish and record: the handshake reads the messages back and records them;
+- dies between publish and record: the handshake reads the messages back, up to two batches of them,
+  and records them; one step of a batch that fails cancels the others, and none goes on alone;
 - dies between read and publish: nothing happened;
+- paused, and woken when another one leads: it asks `leads` before it publishes and before it records;
 - a zombie, or a second relay: the broker refuses its batch, because the sequence moved on;
 - a zombie whose stale offset fits again, because the broker lost its tail: the ledger has moved on
   (checked right before every publish), and a connection that was lost since the handshake is a doubt;
@@ -22,158 +30,100 @@ What each failure leads to:
 No I/O here: the ports are given.
 """
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
-from flotilla import Corrupt, Offset, Outbox, OutboxEntry, StreamId, Unavailable, Version
+from flotilla import Corrupt, Offset, Outbox, OutboxEntry
+from svc_outbox_relay.handshake import Handshake
+from svc_outbox_relay.log_stream import LogStream, Message, WrongLastSequence
 
 BATCH_MESSAGES_MAX = 1000
 """As many as JetStream takes in one atomic batch."""
+BATCH_BYTES_MAX = 8 * 1024**2
+"""Payload bytes of a batch; a greater event goes alone."""
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
-    """One event as it is published. `event_id` identifies it when it is read back."""
+class Batch:
+    """Entries of the outbox on their way, in the order of their offsets."""
 
-    subject: str
-    headers: dict[str, str]
-    payload: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class PublishedMessage:
-    """A message read back from the stream: which event it says it is; None when it says nothing."""
-
-    offset: Offset
-    event_id: str | None
-    event: tuple[StreamId, Version] | None
+    positions: Sequence[int] = ()
+    messages: Sequence[Message] = ()
 
 
-class WrongLastSequence(Unavailable):
-    """The stream's last sequence is not what the batch expected: somebody else published."""
-
-
-class LogStream(Protocol):
-    """The JetStream stream of one log. Raises `Unavailable` when the broker does not answer."""
-
-    async def last_sequence(self) -> Offset:
-        """Return the last sequence; create the stream if it is not there."""
-        ...
-
-    async def restart_at(self, first: Offset) -> None:
-        """Make an empty stream give `first` as its next sequence."""
-        ...
-
-    async def publish(self, messages: Sequence[Message], *, after: Offset) -> None:
-        """Publish all or none, as the sequences right after `after`.
-
-        Raises `WrongLastSequence`, with nothing published, when that is not the last one or the
-        connection was lost since `last_sequence` was asked. After `Unavailable` it is not known.
-        """
-        ...
-
-    async def read(self, *, after: Offset, limit: int) -> Sequence[PublishedMessage]:
-        """Return up to `limit` messages with sequences greater than `after`, in order."""
-        ...
+NOTHING = Batch()
 
 
 @dataclass(frozen=True, slots=True)
 class Relay:
-    """One log's relay. `message` says how an entry is published."""
+    """One log's relay. `message` says how an entry is published, `leads` whether we may still do it."""
 
     log: str
     outbox: Outbox
     stream: LogStream
     message: Callable[[OutboxEntry], Message]
     on_handshake: Callable[[str], None] = lambda _case: None
+    leads: Callable[[], bool] = lambda: True
     batch_messages_max: int = BATCH_MESSAGES_MAX
+    batch_bytes_max: int = BATCH_BYTES_MAX
 
     async def handshake(self) -> Offset:
-        """Make ledger and stream agree; return the last offset of both.
+        """Make ledger and stream agree; return the last offset of both. Raises as `Handshake`."""
+        settle = (self._messages, self.on_handshake, self.batch_messages_max)
+        return await Handshake(self.log, self.outbox, self.stream, *settle).shake()
 
-        Raises `Corrupt` when the stream holds what the ledger does not know.
+    async def relay(self, last: Offset) -> Offset:
+        """Publish and record until nothing waits; return the new last offset.
+
+        After any error only the handshake knows the last offset. Raises `WrongLastSequence` when
+        somebody else relayed, or leads.
         """
-        recorded = await self.outbox.last_offset()
-        published = await self.stream.last_sequence()
-        await self._check_common(min(recorded, published))
-        if published > recorded:
-            self.on_handshake("read-back")
-            return await self._read_back(recorded, published)
-        if published < recorded:
-            self.on_handshake("refill")
-            await self._refill(published, recorded)
-        else:
-            self.on_handshake("agreed")
-        return recorded
+        recording, publishing = NOTHING, await self._read(NOTHING, NOTHING)
+        while publishing.messages or recording.messages:
+            try:
+                async with asyncio.TaskGroup() as step:
+                    step.create_task(self._publish(publishing, last, len(recording.messages)))
+                    step.create_task(self._record(recording, last))
+                    reading = step.create_task(self._read(recording, publishing))
+            except BaseExceptionGroup as failed:
+                raise min(failed.exceptions, key=lambda e: not isinstance(e, Corrupt)) from None
+            last = Offset(last + len(publishing.messages))
+            recording, publishing = publishing, reading.result()
+        return last
 
-    async def relay_once(self, last: Offset) -> Offset:
-        """Publish and record one batch of what waits; return the new last offset.
+    async def _read(self, *on_their_way: Batch) -> Batch:
+        """Return what waits and is not on its way: as much as one batch holds."""
+        but = [position for batch in on_their_way for position in batch.positions]
+        entries = await self.outbox.pending(limit=self.batch_messages_max, but=but)
+        messages = self._messages(entries)
+        return Batch([entry.position for entry in entries[: len(messages)]], messages)
 
-        Publish first, record second: between the two the handshake finds it. After any error only the
-        handshake knows the last offset. Raises `WrongLastSequence` when somebody else relayed.
-        """
-        waiting = await self.outbox.pending(limit=self.batch_messages_max)
-        if not waiting:
-            return last
-        if await self.outbox.last_offset() != last:
-            raise WrongLastSequence(f"{self.log}: another relay went on after offset {last}")
-        await self.stream.publish([self.message(entry) for entry in waiting], after=last)
-        offsets = [Offset(last + n) for n in range(1, len(waiting) + 1)]
-        await self.outbox.record(
-            [(entry.position, offset) for entry, offset in zip(waiting, offsets, strict=True)]
-        )
-        return offsets[-1]
-
-    async def _check_common(self, offset: Offset) -> None:
-        """Check that ledger and stream have the same event at `offset`, as far as both are there."""
-        if not offset:
+    async def _publish(self, batch: Batch, last: Offset, recording: int) -> None:
+        """Publish right after `last`, of which `recording` messages may not be in the ledger yet."""
+        if not batch.messages:
             return
-        before = Offset(offset - 1)
-        for ours in await self.outbox.published(after=before, limit=1):
-            for theirs in await self.stream.read(after=before, limit=1):
-                if theirs.offset == ours.offset and theirs.event_id != ours.event.event_id:
-                    raise self._foreign(theirs)
+        if await self.outbox.last_offset() not in (last, last - recording) or not self.leads():
+            raise WrongLastSequence(f"{self.log}: another relay went on after offset {last}")
+        await self.stream.publish(batch.messages, after=last)
 
-    async def _read_back(self, recorded: Offset, published: Offset) -> Offset:
-        """Record what was published and not recorded."""
-        while recorded < published:
-            messages = await self.stream.read(after=recorded, limit=self.batch_messages_max)
-            if not messages or messages[0].offset != recorded + 1:
-                raise Corrupt(
-                    f"{self.log}: the stream lost message {recorded + 1} before its ledger"
-                )
-            named = [m.event for m in messages if m.event]
-            known = {(e.event.stream, e.event.version): e for e in await self.outbox.find(named)}
-            offsets: list[tuple[int, Offset]] = []
-            for message in messages:
-                entry = known.get(message.event) if message.event else None
-                if entry is None or entry.event.event_id != message.event_id:
-                    raise self._foreign(message)
-                offsets.append((entry.position, message.offset))
-            await self.outbox.record(offsets)
-            recorded = messages[-1].offset
-        return recorded
+    async def _record(self, batch: Batch, last: Offset) -> None:
+        """Record what was published up to `last`."""
+        if not batch.messages:
+            return
+        if not self.leads():
+            raise WrongLastSequence(f"{self.log}: another relay leads")
+        first = last + 1 - len(batch.positions)
+        await self.outbox.record([(p, Offset(o)) for o, p in enumerate(batch.positions, first)])
 
-    async def _refill(self, published: Offset, recorded: Offset) -> None:
-        """Publish again what the broker lost, with the same offsets."""
-        while published < recorded:
-            entries = await self.outbox.published(after=published, limit=self.batch_messages_max)
-            first = entries[0].offset if entries else None
-            if first is not None and first != published + 1 and not published:
-                published = Offset(
-                    first - 1
-                )  # older ledger rows were pruned: begin where it begins
-                await self.stream.restart_at(first)
-            offsets = [entry.offset for entry in entries]
-            if offsets != list(range(published + 1, published + 1 + len(entries))) or not entries:
-                raise Corrupt(f"{self.log}: the ledger has a gap after offset {published}")
-            await self.stream.publish([self.message(entry) for entry in entries], after=published)
-            published = Offset(published + len(entries))
-
-    def _foreign(self, message: PublishedMessage) -> Corrupt:
-        return Corrupt(
-            f"{self.log}: message {message.offset} of the stream is not in the ledger"
-            f" (it says it is {message.event}, id {message.event_id}): somebody else published to it,"
-            " or the store was restored from before it; see docs/runbooks/relay.md"
-        )
+    def _messages(self, entries: Sequence[OutboxEntry]) -> list[Message]:
+        """Return the messages of the first entries: as many as one batch holds, at least one."""
+        messages: list[Message] = []
+        free = self.batch_bytes_max
+        for entry in entries:
+            message = self.message(entry)
+            free -= len(message.payload)
+            if free < 0 and messages:
+                break
+            messages.append(message)
+        return messages

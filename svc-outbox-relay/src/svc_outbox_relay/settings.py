@@ -19,6 +19,11 @@ class Settings(ServiceSettings):
     """How soon to look again after there was work. A ring of the doorbell comes before."""
     poll_max_s: Annotated[float, Field(gt=0, le=60)] = 1.0
     """How long to wait at most when nothing happens: rings are best effort, polling is the truth."""
+    ledger_keep_s: Annotated[float, Field(ge=0)] = 0
+    """How long ledger entries are kept at least, e.g. 604800 for a week; 0 keeps them for ever.
+
+    Only what every reader of the log has passed is forgotten, and events never: see the runbook.
+    """
 
     @model_validator(mode="after")
     def _polls_are_ordered(self) -> Self:

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 import pytest
 
-from flotilla import Offset, OutboxEntry, StreamId, Version
+from flotilla import Corrupt, Offset, StreamId, Version
 from flotilla.outbox import START
-from svc_outbox_relay.cloud_event import cloud_event
-from svc_outbox_relay.relay import LogStream, Message, PublishedMessage, WrongLastSequence
+from svc_outbox_relay.cloud_event import cloud_events
+from svc_outbox_relay.log_stream import LogStream, Message, PublishedMessage, WrongLastSequence
 
 LOG = "thing"
 
@@ -17,19 +17,22 @@ class MemoryLogStream:
 
     def __init__(self) -> None:
         self.messages: list[Message] = []
+        self.batches: list[int] = []
         self.first = 1
 
     async def last_sequence(self) -> Offset:
         return Offset(self.first - 1 + len(self.messages))
 
     async def restart_at(self, first: Offset) -> None:
-        assert not self.messages
+        if self.messages:
+            raise Corrupt("it is not empty")
         self.first = first
 
     async def publish(self, messages: Sequence[Message], *, after: Offset) -> None:
         if after != await self.last_sequence():
             raise WrongLastSequence(f"expected {after}, it is {await self.last_sequence()}")
         self.messages += messages
+        self.batches.append(len(messages))
 
     async def read(self, *, after: Offset, limit: int) -> Sequence[PublishedMessage]:
         skip = max(0, after + 1 - self.first)
@@ -40,15 +43,15 @@ class MemoryLogStream:
 
 
 def published(offset: Offset, message: Message) -> PublishedMessage:
-    headers = message.headers
+    lines = message.headers.decode().splitlines()
+    headers = dict(line.split(": ", 1) for line in lines)
     if "ce-id" not in headers:
         return PublishedMessage(offset, None, None)
     event = (StreamId(headers["ce-stream"]), Version(int(headers["ce-streamversion"])))
     return PublishedMessage(offset, headers["ce-id"], event)
 
 
-def message_of(entry: OutboxEntry) -> Message:
-    return cloud_event(LOG, entry)
+message_of = cloud_events(LOG)
 
 
 def a_message(n: int) -> Message:
@@ -64,7 +67,8 @@ def a_message(n: int) -> Message:
         "ce-schemaversion": "1",
         "ce-correlationid": "c",
     }
-    return Message("evt.thing.acme.thing.happened", headers, f'{{"n":{n}}}'.encode())
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    return Message("evt.thing.acme.thing.happened", lines.encode(), f'{{"n":{n}}}'.encode())
 
 
 class LogStreamContract:
@@ -121,3 +125,12 @@ class LogStreamContract:
 
         assert 1002 == await stream.last_sequence()
         assert [1001, 1002] == [m.offset for m in await stream.read(after=START, limit=9)]
+
+    async def test_a_stream_with_messages_cannot_start_again(self, stream: LogStream) -> None:
+        await stream.last_sequence()
+        await stream.publish([a_message(1)], after=START)
+
+        with pytest.raises(Corrupt):
+            await stream.restart_at(Offset(1001))
+
+        assert 1 == await stream.last_sequence()

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from flotilla import Offset
 from flotilla.telemetry import mark
-from svc_outbox_relay.relay import LogStream, Message, PublishedMessage
+from svc_outbox_relay.log_stream import LogStream, Message, PublishedMessage
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class TracedLogStream:
     async def publish(self, messages: Sequence[Message], *, after: Offset) -> None:
         """Publish all or none, and say so in their traces."""
         await self.stream.publish(messages, after=after)
-        mark("relay.publish", (message.headers.get("traceparent") for message in messages))
+        mark("relay.publish", (message.traceparent for message in messages))
 
     async def read(self, *, after: Offset, limit: int) -> Sequence[PublishedMessage]:
         """Return messages after `after`."""

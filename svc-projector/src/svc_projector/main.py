@@ -57,6 +57,8 @@ async def compose(bindings: Bindings) -> AsyncIterator[Running]:
 
         async def show(_: Background) -> None:
             await health()
+            # What we have not read is not pruned from the ledger.
+            await source.read_by(f"projection:{SERVICE}:{view.name}", projector.checkpoint.offset)
             await clock.sleep(SHOW_EVERY_S)
 
         await enter(background("projection.show", show, clock=clock, chance=chance))

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Protocol
 
+from flotilla.lease import LeaseStore
 from flotilla.outbox import Outbox
 from flotilla.projection import ViewStore
 from flotilla.store import EventStore
@@ -68,6 +69,28 @@ async def open_views(url: str, *, service: str, migrate: bool = True) -> AsyncIt
 
             async with LibsqlViews.open(url, service=service, migrate=migrate) as libsql:
                 yield libsql
+        case _:
+            raise ValueError(_unknown(url))
+
+
+@asynccontextmanager
+async def open_leases(url: str, *, service: str) -> AsyncIterator[LeaseStore]:
+    """Yield the leases on what `service` owns, their table ready. Raises as `open_store`."""
+    match url.split("://", 1)[0]:
+        case "postgresql" | "postgres":
+            from flotilla.stores.postgres import PostgresLeases  # noqa: PLC0415 - only what is used
+
+            async with PostgresLeases.open(url, service=service) as postgres:
+                yield postgres
+        case "libsql":
+            from flotilla.stores.libsql import LibsqlLeases  # noqa: PLC0415 - only what is used
+
+            async with LibsqlLeases.open(url, service=service) as libsql:
+                yield libsql
+        case "memory":
+            from flotilla.stores.memory_leases import MemoryLeases  # noqa: PLC0415 - only what is used
+
+            yield MemoryLeases.named(url, service=service)
         case _:
             raise ValueError(_unknown(url))
 

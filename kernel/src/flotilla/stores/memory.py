@@ -3,11 +3,12 @@
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import ClassVar
 
 from flotilla.clock import Clock, SystemClock
 from flotilla.errors import Corrupt, Rejected
-from flotilla.outbox import START, LogStatus, Offset, OutboxEntry
+from flotilla.outbox import START, LogReader, LogStatus, Offset, OutboxEntry, pruned
 from flotilla.store import (
     EMPTY,
     ClaimKey,
@@ -49,6 +50,8 @@ class MemoryStore:
         self._snapshots: dict[StreamId, Snapshot] = {}
         self._replies: dict[ClaimKey, _Remembered] = {}
         self._outbox: list[OutboxEntry] = []
+        self._pruned: set[int] = set()
+        self._readers: dict[str, tuple[Offset, float]] = {}
 
     @classmethod
     def named(cls, url: str, *, service: str) -> "MemoryStore":
@@ -95,9 +98,11 @@ class MemoryStore:
             del self._replies[claim]
         return len(expired)
 
-    async def pending(self, *, limit: int) -> Sequence[OutboxEntry]:
-        """Return up to `limit` entries without an offset, by position."""
-        return [entry for entry in self._outbox if entry.offset is None][:limit]
+    async def pending(self, *, limit: int, but: Sequence[int] = ()) -> Sequence[OutboxEntry]:
+        """Return up to `limit` entries without an offset, by position, but not those of `but`."""
+        out = set(but)
+        waiting = (e for e in self._outbox if e.offset is None and e.position not in out)
+        return list(islice(waiting, limit))
 
     async def record(self, offsets: Sequence[tuple[int, Offset]]) -> None:
         """Give offsets to positions, all or none."""
@@ -117,8 +122,38 @@ class MemoryStore:
 
     async def published(self, *, after: Offset, limit: int) -> Sequence[OutboxEntry]:
         """Return up to `limit` entries with an offset greater than `after`, by offset."""
-        found = [(e.offset, e) for e in self._outbox if e.offset is not None and e.offset > after]
-        return [entry for _, entry in sorted(found, key=lambda pair: pair[0])][:limit]
+        after_all = max(after, START)
+        first = await self.first_offset()
+        if after_all < first - 1:
+            raise pruned(after_all, first)
+        found = [(o, e) for o, e in self._ledger() if o > after]
+        return [entry for _, entry in found][:limit]
+
+    async def first_offset(self) -> Offset:
+        """Return the first offset that is kept."""
+        return next((offset for offset, _ in self._ledger()), START)
+
+    async def read_by(self, reader: str, offset: Offset) -> None:
+        """Note how far `reader` is."""
+        self._readers[reader] = (offset, self._clock.monotonic_s())
+
+    async def readers(self) -> Sequence[LogReader]:
+        """Return everybody who said how far it is."""
+        now_s = self._clock.monotonic_s()
+        return [LogReader(r, o, now_s - at_s) for r, (o, at_s) in sorted(self._readers.items())]
+
+    async def prune(self, *, older_than_s: float, limit: int) -> int:
+        """Forget the oldest ledger entries that everybody has read."""
+        passed = min((offset for offset, _ in self._readers.values()), default=START)
+        last, now = await self.last_offset(), self._clock.now()
+        gone: set[int] = set()
+        for offset, kept in self._ledger()[:limit]:
+            age_s = (now - kept.event.recorded_at).total_seconds()
+            if offset > passed or offset >= last or age_s <= older_than_s:
+                break
+            gone.add(kept.position)
+        self._pruned |= gone
+        return len(gone)
 
     async def find(self, events: Sequence[tuple[StreamId, Version]]) -> Sequence[OutboxEntry]:
         """Return those of these events that have no offset yet."""
@@ -135,6 +170,11 @@ class MemoryStore:
         age_s = (self._clock.now() - waiting[0].event.recorded_at).total_seconds() if waiting else 0
         last = await self.last_offset()
         return LogStatus(len(self._outbox), last, len(waiting), max(0.0, age_s))
+
+    def _ledger(self) -> list[tuple[Offset, OutboxEntry]]:
+        kept = (e for e in self._outbox if e.position not in self._pruned)
+        given = [(e.offset, e) for e in kept if e.offset is not None]
+        return sorted(given, key=lambda pair: pair[0])
 
     def _commit(self, unit: Unit, broken: set[StreamId]) -> Outcome:
         try:

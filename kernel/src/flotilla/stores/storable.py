@@ -8,11 +8,17 @@ by whoever parses it anyway: Postgres and libSQL by their columns, memory by `ch
 import json
 from collections.abc import Iterable
 
-from flotilla.errors import Rejected
-from flotilla.store import IdempotencyRecord, Unit
+from flotilla.aggregate import EVENT_BYTES_MAX
+from flotilla.errors import EventTooLarge, Rejected
+from flotilla.store import IdempotencyRecord, NewEvent, StreamId, Unit, tenant_of
 
 NAME_BYTES_MAX = 1024
-"""A stream's name, or the parts of an idempotency key together: Postgres indexes up to 2,704 bytes."""
+"""A stream's name, or the parts of an idempotency key together: Postgres indexes up to 2,704 bytes.
+Tenant and type as well: they travel in the subject, and a protocol line of NATS has 4,096 bytes."""
+HEADERS_BYTES_MAX = 6 * 1024
+"""Of stream, type, id and metadata together: headers, some of them twice, percent-encoded."""
+MESSAGE_BYTES_MAX = EVENT_BYTES_MAX + 2 * 3 * HEADERS_BYTES_MAX + 2048
+"""What an event that was committed takes at most on the broker, headers included."""
 UNIT_BYTES_MAX = 16 * 1024 * 1024
 """All text and the reply of a unit."""
 TTL_MAX_S = 2**31 - 1
@@ -27,7 +33,7 @@ class Unstorable(Rejected):
 
 
 def check_storable(unit: Unit) -> None:
-    """Raise `Unstorable` when the unit cannot be stored everywhere."""
+    """Raise `Unstorable` when a store cannot keep the unit, `EventTooLarge` when no broker takes it."""
     text = "".join(_texts(unit))
     if "\0" in text:
         raise Unstorable("text with a NUL character cannot be stored")
@@ -43,6 +49,7 @@ def check_storable(unit: Unit) -> None:
     for append in unit.appends:
         _check_name("the stream", append.stream)
         for event in append.events:
+            _check_size(append.stream, event)
             if event.payload.count("[") + event.payload.count("{") > JSON_DEPTH_MAX:
                 _check_depth(event.payload)
 
@@ -55,6 +62,23 @@ def check_json(unit: Unit) -> None:
                 json.loads(event.payload, parse_constant=_no_constant)
             except ValueError as error:
                 raise Unstorable(f"a payload is not JSON: {event.type}") from error
+
+
+def _check_size(stream: StreamId, event: NewEvent) -> None:
+    """Raise `EventTooLarge` when the broker might not take what would be committed."""
+    names = (tenant_of(stream), event.type)
+    headers = (stream, event.event_id, event.type, *event.metadata, *event.metadata.values())
+    for what, texts, most in (
+        ("payload", (event.payload,), EVENT_BYTES_MAX),
+        ("stream, type and metadata", headers, HEADERS_BYTES_MAX),
+        ("tenant and type", names, NAME_BYTES_MAX),
+    ):
+        if 4 * sum(map(len, texts)) > most:  # else it is small in any case, which is nearly always
+            size = sum(len(text.encode()) for text in texts)
+            if size > most:
+                raise EventTooLarge(
+                    f"{event.type[:80]}: {what} has {size} bytes; {most} are allowed"
+                )
 
 
 def is_storable(*texts: str) -> bool:

@@ -4,17 +4,20 @@ A port ships a behaviour suite here; an adapter's test is a subclass that says h
 one. Nothing in a suite skips.
 """
 
+from flotilla.testing.lease import LeaseStoreContract
 from flotilla.testing.outbox import OutboxContract
 from flotilla.testing.spec import Spec
 from flotilla.testing.store import EventStoreContract
 from flotilla.testing.views import ViewStoreContract
-from flotilla.testing.worlds import ManualClock, eventually, new_event
+from flotilla.testing.worlds import ManualClock, SteppedClock, eventually, new_event
 
 __all__ = [
     "EventStoreContract",
+    "LeaseStoreContract",
     "ManualClock",
     "OutboxContract",
     "Spec",
+    "SteppedClock",
     "ViewStoreContract",
     "eventually",
     "new_event",

@@ -3,7 +3,7 @@
 import pytest
 
 from flotilla.errors import Corrupt
-from flotilla.outbox import START, Offset, OutboxEntry
+from flotilla.outbox import START, Offset, OutboxEntry, Pruned
 from flotilla.store import Append, Committed, Unit, Version, stream_id
 from flotilla.stores import ServiceStore
 from flotilla.testing.store import A, B, append, record
@@ -161,3 +161,84 @@ class OutboxContract:
         assert 2 == len(waiting)
         assert all(entry.position > first.position for entry in waiting)
         assert Version(2) in {entry.event.version for entry in waiting}
+
+    async def test_what_is_on_its_way_can_be_left_out(self, store: ServiceStore) -> None:
+        """Those positions, and no others: a smaller one may become visible later."""
+        await commit(store, append(A, 0, *(str(n) for n in range(5))))
+        waiting = list(await store.pending(limit=10))
+
+        found = list(await store.pending(limit=2, but=[waiting[n].position for n in (0, 2)]))
+
+        assert [2, 4] == [e.event.version for e in found]
+
+    async def test_readers_say_how_far_they_are(self, store: ServiceStore) -> None:
+        """Each has one place, that moves both ways: a view may be built again."""
+        assert [] == list(await store.readers())
+        await store.read_by("projection:a", Offset(5))
+        await store.read_by("projection:b", Offset(1))
+
+        await store.read_by("projection:a", Offset(3))
+
+        readers = list(await store.readers())
+        assert [("projection:a", 3), ("projection:b", 1)] == [(r.reader, r.offset) for r in readers]
+        assert all(0 <= r.seen_s < 60 for r in readers)
+
+    async def test_what_everybody_has_read_is_pruned_and_said_to_be(
+        self, store: ServiceStore
+    ) -> None:
+        """Events stay; asking for what is gone is an answer, never a gap that goes unseen."""
+        await ledger_of(store, 6)
+        await store.read_by("projection:a", Offset(4))
+        await store.read_by("projection:b", Offset(3))
+
+        assert 3 == await store.prune(older_than_s=-60, limit=100)
+
+        status = await store.status()
+        assert (4, 6, 6) == (await store.first_offset(), status.offset, status.committed)
+        assert [4, 5, 6] == [e.offset for e in await store.published(after=Offset(3), limit=10)]
+        for after in (0, 2):
+            with pytest.raises(Pruned, match="begins at 4"):
+                await store.published(after=Offset(after), limit=10)
+        assert 6 == len(await store.read(A))
+        assert 0 == await store.prune(older_than_s=-60, limit=100)
+
+    async def test_pruning_is_bounded_and_takes_the_oldest(self, store: ServiceStore) -> None:
+        """So that a pass is short, and what is kept has no gaps."""
+        await ledger_of(store, 6)
+        await store.read_by("projection:a", Offset(6))
+
+        counts = [await store.prune(older_than_s=-60, limit=2) for _ in range(4)]
+
+        assert [2, 2, 1, 0] == counts, "the last entry stays: it is the last offset"
+        assert (6, 6) == (await store.first_offset(), await store.last_offset())
+
+    @pytest.mark.parametrize("why", ["young", "unread", "nobody reads"])
+    async def test_what_may_be_needed_is_not_pruned(self, store: ServiceStore, why: str) -> None:
+        """Too young, not read by all, or read by nobody that is known."""
+        await ledger_of(store, 3)
+        if why != "nobody reads":
+            await store.read_by("projection:a", Offset(3))
+            await store.read_by("projection:new", Offset(0 if why == "unread" else 3))
+
+        assert 0 == await store.prune(older_than_s=3600 if why == "young" else -60, limit=100)
+
+        assert 1 == await store.first_offset()
+
+    async def test_a_pruned_log_goes_on(self, store: ServiceStore) -> None:
+        """Later events wait, get their offsets, and are recorded as ever."""
+        await ledger_of(store, 3)
+        await store.read_by("projection:a", Offset(3))
+        await store.prune(older_than_s=-60, limit=100)
+        await commit(store, append(A, 3, '"4"'))
+
+        [waiting] = await store.pending(limit=10)
+        await store.record([(waiting.position, Offset(4))])
+
+        assert [3, 4] == [e.offset for e in await store.published(after=Offset(2), limit=10)]
+
+
+async def ledger_of(store: ServiceStore, count: int) -> None:
+    """Commit and record so many events of one stream."""
+    await commit(store, append(A, 0, *(str(n) for n in range(count))))
+    waiting = await store.pending(limit=count)
+    await store.record([(e.position, Offset(n)) for n, e in enumerate(waiting, start=1)])

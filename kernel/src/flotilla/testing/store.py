@@ -10,8 +10,9 @@ from dataclasses import replace
 
 import pytest
 
+from flotilla.aggregate import EVENT_BYTES_MAX
 from flotilla.commit import GroupCommitter
-from flotilla.errors import Unavailable
+from flotilla.errors import EventTooLarge, Unavailable
 from flotilla.store import (
     EMPTY,
     Append,
@@ -556,6 +557,37 @@ class EventStoreContract:
         loaded = await store.load(A, snapshot_schema=schema)
 
         assert (2, None, 2) == (loaded.version, loaded.snapshot, len(loaded.events))
+
+    # What could not be published.
+
+    @pytest.mark.parametrize("what", ["payload", "metadata", "stream", "type"])
+    async def test_what_the_broker_would_not_take_is_refused_and_changes_nothing(
+        self, store: EventStore, what: str
+    ) -> None:
+        """Found out by whoever asks for it, and not by the relay; its neighbours are committed."""
+        long = "x" * 600_000
+        event = replace(
+            new_event(f'"{long}"' if what == "payload" else "1"),
+            metadata={"correlation": long if what == "metadata" else "c"},
+            type=f"thing.{long if what == 'type' else 'happened'}.v1",
+        )
+        stream = stream_id("acme", "thing", long) if what == "stream" else A
+        good = Unit((append(B, 0, "1"),))
+
+        refused, committed = await store.commit([Unit((Append(stream, EMPTY, (event,)),)), good])
+
+        assert isinstance(refused, Failed)
+        assert isinstance(refused.error, EventTooLarge)
+        assert Committed() == committed
+        assert [] == await payloads(store, A)
+
+    async def test_the_greatest_payload_that_is_allowed_is_stored(self, store: EventStore) -> None:
+        """To the byte."""
+        text = '"' + "x" * (EVENT_BYTES_MAX - 2) + '"'
+
+        assert Committed() == await commit_one(store, append(A, 0, text))
+
+        assert [text] == await payloads(store, A)
 
     # Under load.
 

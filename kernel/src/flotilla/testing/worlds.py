@@ -1,6 +1,7 @@
 """Small stand-ins for the world: a clock that is moved by hand, events to store, waiting for a fact."""
 
 import asyncio
+import heapq
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta
 
@@ -32,6 +33,40 @@ class ManualClock:
         """Move it, and let others run."""
         self.advance(duration_s)
         await asyncio.sleep(0)
+
+
+class SteppedClock(ManualClock):
+    """A clock that many sleep by: `pass_time` wakes each at its moment, in order."""
+
+    _TURNS = 20  # enough for whoever was woken to go on to where it waits again
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._sleepers: list[tuple[float, int, asyncio.Future[None]]] = []
+        self._count = 0
+
+    async def sleep(self, duration_s: float) -> None:
+        """Wait until so much time has passed."""
+        self._count += 1
+        woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._sleepers, (self.monotonic_s() + duration_s, self._count, woken))
+        await woken
+
+    async def pass_time(self, duration_s: float) -> None:
+        """Let so much time pass, and everybody do what they do in it."""
+        until_s = self.monotonic_s() + duration_s
+        await self._let_others_run()
+        while self._sleepers and self._sleepers[0][0] <= until_s:
+            at_s, _, woken = heapq.heappop(self._sleepers)
+            self.advance(max(0.0, at_s - self.monotonic_s()))
+            if not woken.done():
+                woken.set_result(None)
+            await self._let_others_run()
+        self.advance(until_s - self.monotonic_s())
+
+    async def _let_others_run(self) -> None:
+        for _ in range(self._TURNS):
+            await asyncio.sleep(0)
 
 
 def new_event(

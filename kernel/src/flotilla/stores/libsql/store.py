@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from flotilla.clock import Clock, SystemClock
 from flotilla.errors import Corrupt
-from flotilla.outbox import LogStatus, Offset, OutboxEntry
+from flotilla.outbox import START, LogReader, LogStatus, Offset, OutboxEntry, pruned
 from flotilla.projection import Row
 from flotilla.store import (
     EMPTY,
@@ -46,6 +46,16 @@ _AGGREGATE = (
 _TAIL, _REPLIES, _FORGET = map(read_sql, ("tail", "replies", "forget_expired"))
 _PENDING, _PUBLISHED, _FIND = map(read_sql, ("pending", "published", "find"))
 _OFFSETS, _RECORD = map(read_sql, ("offsets", "record"))
+_PRUNE = read_sql("prune")
+_FIRST_OFFSET = """
+select coalesce(min("offset"), 0) from event_outbox where log = ?1 and "offset" is not null
+"""
+_READ_BY = """
+insert into log_reader (log, reader, "offset", seen_at) values (?1, ?2, ?3, ?4)
+on conflict (log, reader) do update set "offset" = excluded."offset", seen_at = excluded.seen_at
+"""
+_READERS = 'select reader, "offset", seen_at from log_reader where log = ?1 order by reader'
+_SECOND_US = 1_000_000
 _LAST_OFFSET, _WAITING = map(read_sql, ("last_offset", "waiting"))
 
 
@@ -146,9 +156,10 @@ class LibsqlStore:
                 break
         return forgotten
 
-    async def pending(self, *, limit: int) -> Sequence[OutboxEntry]:
-        """Return up to `limit` entries without an offset, by position."""
-        return [entry(r) for r in await self._database.rows(_PENDING, self._log, limit)]
+    async def pending(self, *, limit: int, but: Sequence[int] = ()) -> Sequence[OutboxEntry]:
+        """Return up to `limit` entries without an offset, by position, but not those of `but`."""
+        out = json.dumps(list(but))
+        return [entry(r) for r in await self._database.rows(_PENDING, self._log, limit, out)]
 
     async def record(self, offsets: Sequence[tuple[int, Offset]]) -> None:
         """Give offsets to positions, all or none."""
@@ -162,7 +173,42 @@ class LibsqlStore:
 
     async def published(self, *, after: Offset, limit: int) -> Sequence[OutboxEntry]:
         """Return up to `limit` entries with an offset greater than `after`, by offset."""
-        return [entry(r) for r in await self._database.rows(_PUBLISHED, self._log, after, limit)]
+        rows = await self._database.rows(_PUBLISHED, self._log, after, limit)
+        found = [entry(row) for row in rows]
+        if found and (first := found[0].offset or START) > after + 1:
+            raise pruned(after, first)
+        return found
+
+    async def first_offset(self) -> Offset:
+        """Return the first offset that is kept."""
+        [(offset,)] = await self._database.rows(_FIRST_OFFSET, self._log)
+        return Offset(offset)
+
+    async def read_by(self, reader: str, offset: Offset) -> None:
+        """Note how far `reader` is."""
+        now_us = to_us(self._clock.now())
+
+        def job(connection: Connection) -> None:
+            with connection.transaction():
+                connection.run(_READ_BY, self._log, reader, offset, now_us)
+
+        await self._database.write(job)
+
+    async def readers(self) -> Sequence[LogReader]:
+        """Return everybody who said how far it is."""
+        now_us = to_us(self._clock.now())
+        rows = await self._database.rows(_READERS, self._log)
+        return [LogReader(r, Offset(o), (now_us - at_us) / _SECOND_US) for r, o, at_us in rows]
+
+    async def prune(self, *, older_than_s: float, limit: int) -> int:
+        """Forget the oldest ledger entries that everybody has read."""
+        before_us = to_us(self._clock.now()) - round(older_than_s * _SECOND_US)
+
+        def job(connection: Connection) -> int:
+            with connection.transaction():
+                return connection.run(_PRUNE, self._log, before_us, limit)
+
+        return await self._database.write(job)
 
     async def find(self, events: Sequence[tuple[StreamId, Version]]) -> Sequence[OutboxEntry]:
         """Return the entries of these events."""

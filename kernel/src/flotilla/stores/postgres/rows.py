@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 import asyncpg
 from pydantic_core import to_json
 
-from flotilla.outbox import Offset, OutboxEntry
+from flotilla.outbox import OutboxEntry
 from flotilla.store import (
     EMPTY,
     Append,
@@ -72,13 +72,12 @@ def loaded(asked: Sequence[LoadRequest], rows: Sequence[asyncpg.Record]) -> list
 
 
 def entry(row: asyncpg.Record) -> OutboxEntry:
-    """Return the outbox entry of a row of `outbox_entry`."""
-    offset = row["offset"]
-    return OutboxEntry(
-        row["position"],
-        None if offset is None else Offset(offset),
-        recorded(StreamId(row["stream"]), row),
+    """Return the outbox entry of a row: position, offset, and the columns of `event` in order."""
+    position, offset, stream, version, event_id, kind, payload, metadata, recorded_at = row
+    event = RecordedEvent(
+        stream, version, event_id, kind, payload, json.loads(metadata), recorded_at
     )
+    return OutboxEntry(position, offset, event)
 
 
 def documents(units: Sequence[Unit], chains: Sequence[Chain]) -> tuple[str, str, str]:

@@ -7,8 +7,8 @@ from typing import Self
 
 import asyncpg
 
-from flotilla.errors import Corrupt, Unavailable
-from flotilla.outbox import START, LogStatus, Offset, OutboxEntry
+from flotilla.errors import Corrupt, Rejected, Unavailable
+from flotilla.outbox import START, LogReader, LogStatus, Offset, OutboxEntry, pruned
 from flotilla.store import (
     EMPTY,
     ClaimKey,
@@ -43,7 +43,7 @@ TORN_TRIES_MAX = 10
 
 _COMMIT, _LOAD, _REPLIES, _FORGET = map(read_sql, ("commit", "load", "replies", "forget_expired"))
 _PENDING, _PUBLISHED, _FIND = map(read_sql, ("pending", "published", "find"))
-_RECORD, _STATUS, _LOCKED = map(read_sql, ("record", "status", "locked"))
+_RECORD, _STATUS, _LOCKED, _PRUNE = map(read_sql, ("record", "status", "locked", "prune"))
 _READ = """
 select stream, version, event_id, type, payload, metadata, recorded_at from event
 where stream = $1 and version > $2 order by version limit $3
@@ -51,6 +51,18 @@ where stream = $1 and version > $2 order by version limit $3
 
 _LAST_OFFSET = """
 select max("offset") from event_outbox where log = $1 and "offset" is not null
+"""
+
+_FIRST_OFFSET = """
+select min("offset") from event_outbox where log = $1 and "offset" is not null
+"""
+_READ_BY = """
+insert into log_reader (log, reader, "offset", seen_at) values ($1, $2, $3, now())
+on conflict (log, reader) do update set "offset" = excluded."offset", seen_at = excluded.seen_at
+"""
+_READERS = """
+select reader, "offset", extract(epoch from now() - seen_at)::float8 as seen_s
+from log_reader where log = $1 order by reader
 """
 
 _OVERTAKEN = {"FT001", "23505", "40001", "40P01"}
@@ -140,13 +152,32 @@ class PostgresStore:
         """Delete up to `limit` expired idempotency records."""
         return int((await self._fetch(_FORGET, limit))[0][0])
 
-    async def pending(self, *, limit: int) -> Sequence[OutboxEntry]:
-        """Return up to `limit` entries without an offset, by position."""
-        return [entry(row) for row in await self._fetch(_PENDING, self._log, limit)]
+    async def pending(self, *, limit: int, but: Sequence[int] = ()) -> Sequence[OutboxEntry]:
+        """Return up to `limit` entries without an offset, by position, but not those of `but`."""
+        return [entry(row) for row in await self._fetch(_PENDING, self._log, limit, but)]
 
     async def published(self, *, after: Offset, limit: int) -> Sequence[OutboxEntry]:
         """Return up to `limit` entries with an offset greater than `after`, by offset."""
-        return [entry(row) for row in await self._fetch(_PUBLISHED, self._log, after, limit)]
+        found = [entry(row) for row in await self._fetch(_PUBLISHED, self._log, after, limit)]
+        if found and (first := found[0].offset or START) > after + 1:
+            raise pruned(after, first)
+        return found
+
+    async def first_offset(self) -> Offset:
+        """Return the first offset that is kept."""
+        return Offset((await self._fetch(_FIRST_OFFSET, self._log))[0][0] or START)
+
+    async def read_by(self, reader: str, offset: Offset) -> None:
+        """Note how far `reader` is."""
+        await self._fetch(_READ_BY, self._log, reader, offset)
+
+    async def readers(self) -> Sequence[LogReader]:
+        """Return everybody who said how far it is."""
+        return [LogReader(*row) for row in await self._fetch(_READERS, self._log)]
+
+    async def prune(self, *, older_than_s: float, limit: int) -> int:
+        """Forget the oldest ledger entries that everybody has read."""
+        return int((await self._fetch(_PRUNE, self._log, older_than_s, limit))[0][0])
 
     async def find(self, events: Sequence[tuple[StreamId, Version]]) -> Sequence[OutboxEntry]:
         """Return the entries of these events."""
@@ -288,7 +319,7 @@ def _streams(unit: Unit) -> set[StreamId]:
 def _refusal(unit: Unit) -> Outcome | None:
     try:
         check_storable(unit)
-    except Unstorable as error:
+    except Rejected as error:
         return Failed(error)
     return None
 

@@ -1,0 +1,34 @@
+"""A relay alone in a process: what a fleet starts beside everything else, started by a test.
+
+python relay_process.py <nats url> <store url> <log> [<log> …]
+"""
+
+import asyncio
+import random
+import signal
+import sys
+
+from flotilla.buses.local import LocalBus
+from flotilla.clock import SystemClock, uuid7
+from flotilla.service import Bindings
+from svc_outbox_relay.main import compose
+
+
+async def main(nats_url: str, store_url: str, *logs: str) -> None:
+    wanted = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, wanted.set)
+    bindings = Bindings(
+        stores=dict.fromkeys(logs, store_url),
+        nats_url=nats_url,
+        bus=LocalBus(),
+        clock=SystemClock(),
+        ids=uuid7,
+        chance=random.Random(),
+        services=(),
+        logs=logs,
+    )
+    async with compose(bindings):
+        await wanted.wait()
+
+
+asyncio.run(main(*sys.argv[1:]))
