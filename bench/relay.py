@@ -27,8 +27,8 @@ from flotilla.stores.postgres import PostgresStore
 from flotilla_contracts.wire import event_stream, event_subjects
 from svc_outbox_relay.cloud_event import cloud_events
 from svc_outbox_relay.jetstream import JetStreamLog
-from svc_outbox_relay.main import compose
 from svc_outbox_relay.log_stream import Message
+from svc_outbox_relay.main import compose
 
 BATCH = 1000
 STREAMS = 10_000

@@ -104,6 +104,20 @@ async def test_in_order_it_is_released_and_the_next_one_begins_at_its_next_look(
     assert [1, 2] == one.tokens + other.tokens
 
 
+async def test_one_that_was_killed_is_succeeded_within_five_seconds(
+    clock: SteppedClock, leases: UnsteadyLeases
+) -> None:
+    """The worst case: it had just renewed, and the other one had just looked."""
+    assert await leases.acquire(NAME, "killed", ttl_s=TTL_S)
+    other = Candidate("other", leases, clock)
+    async with living(other):
+        await clock.pass_time(TTL_S - 0.01)
+        assert not other.works
+        await clock.pass_time(LOOK_EVERY_S + 0.01)
+        assert other.works
+    assert TTL_S + LOOK_EVERY_S <= 5.0
+
+
 async def test_a_store_that_does_not_answer_ends_the_work_before_the_lease(
     clock: SteppedClock, leases: UnsteadyLeases
 ) -> None:

