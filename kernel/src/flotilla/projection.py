@@ -45,6 +45,14 @@ class Checkpoint:
     recorded_at: datetime | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class LockWait:
+    """A connection of ours that waits for a lock, and who holds it, in words for an operator."""
+
+    waits_s: float
+    holder: str
+
+
 class ViewSession(Protocol):
     """A transaction on the views. SQL is common to Postgres and SQLite, with `$1, $2 …` in order."""
 
@@ -108,8 +116,13 @@ class ViewStore(Protocol):
     ) -> None:
         """Run `apply` and move the checkpoint from `step[0]` to `step[1]`, in one transaction.
 
+        From `START` to `START` a projection begins: it has a checkpoint before there is an event.
         Raises `Fenced`, with nothing written, when the checkpoint is not at `step[0]`.
         """
+        ...
+
+    async def transact(self, apply: Callable[[ViewSession], Awaitable[None]]) -> None:
+        """Run `apply` in one transaction that moves no checkpoint."""
         ...
 
     async def fetch(self, sql: str, *parameters: object) -> Sequence[Row]:
@@ -118,4 +131,8 @@ class ViewStore(Protocol):
 
     async def checkpoints(self) -> Sequence[tuple[str, str, Checkpoint]]:
         """Return (projection, log, checkpoint) of every projection that has begun, by name."""
+        ...
+
+    async def lock_waits(self) -> Sequence[LockWait]:
+        """Return who waits for a lock on these tables at the moment; nothing where none can be seen."""
         ...

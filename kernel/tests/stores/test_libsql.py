@@ -30,7 +30,7 @@ from flotilla.stores.libsql.connection import (
 )
 from flotilla.stores.libsql.schema import statements
 from flotilla.stores.migrations import AppliedMigration, Migration, plan, read_migrations
-from flotilla.testing import EventStoreContract, OutboxContract, ViewStoreContract
+from flotilla.testing import EventStoreContract, OutboxContract, ParkingContract, ViewStoreContract
 from flotilla.testing.store import A, B, append, commit_one, payloads, record
 from flotilla.testing.views import TALLY, UPSERT, add, step
 from flotilla.testing.worlds import ManualClock, eventually
@@ -80,6 +80,13 @@ class TestLibsqlViews(ViewStoreContract):
     async def views(self, url: str) -> AsyncIterator[LibsqlViews]:
         async with LibsqlViews.open(url, service="thing") as opened:
             await opened.migrate("tally", [TALLY])
+            yield opened
+
+
+class TestLibsqlParking(ParkingContract):
+    @pytest.fixture
+    async def views(self, url: str) -> AsyncIterator[LibsqlViews]:
+        async with LibsqlViews.open(url, service="thing") as opened:
             yield opened
 
 

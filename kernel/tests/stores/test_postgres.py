@@ -7,7 +7,7 @@ import pytest
 
 from flotilla.embedded import PostgresServer
 from flotilla.stores.postgres import PostgresStore, PostgresViews
-from flotilla.testing import EventStoreContract, OutboxContract, ViewStoreContract
+from flotilla.testing import EventStoreContract, OutboxContract, ParkingContract, ViewStoreContract
 from flotilla.testing.views import TALLY
 
 
@@ -40,4 +40,11 @@ class TestPostgresViews(ViewStoreContract):
     async def views(self, postgres_server: PostgresServer) -> AsyncIterator[PostgresViews]:
         async with PostgresViews.open(postgres_server.dsn, service=a_service()) as views:
             await views.migrate("tally", [TALLY])
+            yield views
+
+
+class TestPostgresParking(ParkingContract):
+    @pytest.fixture
+    async def views(self, postgres_server: PostgresServer) -> AsyncIterator[PostgresViews]:
+        async with PostgresViews.open(postgres_server.dsn, service=a_service()) as views:
             yield views

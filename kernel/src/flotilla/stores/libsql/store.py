@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Self
 
-from flotilla.clock import Clock, SystemClock
+from flotilla.clock import Clock, SystemClock, from_us, to_us
 from flotilla.errors import Corrupt
 from flotilla.outbox import LogStatus, Offset, OutboxEntry
 from flotilla.projection import Row
@@ -29,7 +29,7 @@ from flotilla.stores.libsql.connection import (
     open_database,
     read_sql,
 )
-from flotilla.stores.libsql.rows import claims_json, entry, from_us, recorded, reply, to_us
+from flotilla.stores.libsql.rows import claims_json, entry, recorded, reply
 from flotilla.stores.libsql.schema import migrate
 from flotilla.stores.migrations import read_migrations
 from flotilla.stores.storable import is_storable

@@ -6,10 +6,12 @@ from typing import Self
 
 import asyncpg
 
+from flotilla.heartbeat import TABLES as HEARTBEAT_TABLES
 from flotilla.outbox import START, Offset
-from flotilla.projection import Checkpoint, Fenced, Row, ViewSession
-from flotilla.stores.migrations import Migration, table_migrations
-from flotilla.stores.postgres.connection import Connections, migrate, schema_of
+from flotilla.parked import TABLES as PARKED_TABLES
+from flotilla.projection import Checkpoint, Fenced, LockWait, Row, ViewSession
+from flotilla.stores.migrations import Migration, numbered, table_migrations
+from flotilla.stores.postgres.connection import Connections, migrate, schema_of, translated
 
 CONNECTIONS_MAX = 8
 _CHECKPOINTS = Migration(
@@ -27,7 +29,9 @@ create table projection_checkpoint (
 )
 _BEGIN = """
 insert into projection_checkpoint (projection, log, "offset", recorded_at) values ($1, $2, $3, $4)
-on conflict (projection, log) do nothing
+on conflict (projection, log) do update set
+    "offset" = excluded."offset", recorded_at = excluded.recorded_at
+where projection_checkpoint."offset" = 0
 """
 _MOVE = """
 update projection_checkpoint set "offset" = $3, recorded_at = $4
@@ -35,19 +39,32 @@ where projection = $1 and log = $2 and "offset" = $5
 """
 
 
+_LOCK_WAITS = """
+select extract(epoch from clock_timestamp() - waiting.query_start)::float8,
+       holder.pid, holder.application_name, holder.state, holder.query
+from pg_stat_activity waiting
+cross join lateral unnest(pg_blocking_pids(waiting.pid)) blocking (pid)
+join pg_stat_activity holder on holder.pid = blocking.pid
+where waiting.application_name = $1 and waiting.wait_event_type = 'Lock'
+order by 1 desc limit 5
+"""
+
+
 class PostgresSession:
-    """A transaction on the views."""
+    """A transaction on the views. What the server refuses for a while is `Unavailable`."""
 
     def __init__(self, connection: asyncpg.Connection) -> None:
         self._connection = connection
 
     async def fetch(self, sql: str, *parameters: object) -> Sequence[Row]:
         """Return the rows of a query."""
-        return [tuple(row) for row in await self._connection.fetch(sql, *parameters)]
+        with translated():
+            return [tuple(row) for row in await self._connection.fetch(sql, *parameters)]
 
     async def execute_many(self, sql: str, rows: Sequence[Row]) -> None:
         """Run a statement once for each row of parameters."""
-        await self._connection.executemany(sql, rows)
+        with translated():
+            await self._connection.executemany(sql, rows)
 
 
 class PostgresViews:
@@ -65,6 +82,8 @@ class PostgresViews:
         connections = Connections(url, schema=schema, size_max=CONNECTIONS_MAX)
         try:
             await migrate(connections, schema, "views", [_CHECKPOINTS])
+            await migrate(connections, schema, "parking", numbered(PARKED_TABLES))
+            await migrate(connections, schema, "heartbeat", numbered(HEARTBEAT_TABLES))
             yield cls(connections, schema=schema)
         finally:
             await connections.close()
@@ -104,6 +123,11 @@ class PostgresViews:
                 raise Fenced(f"{projection}: the checkpoint in {log} is not at {start} any more")
             await apply(PostgresSession(connection))
 
+    async def transact(self, apply: Callable[[ViewSession], Awaitable[None]]) -> None:
+        """Run `apply` in one transaction that moves no checkpoint."""
+        async with self._connections.use() as connection, connection.transaction():
+            await apply(PostgresSession(connection))
+
     async def fetch(self, sql: str, *parameters: object) -> Sequence[Row]:
         """Return the rows of a query."""
         async with self._connections.use() as connection:
@@ -115,3 +139,12 @@ class PostgresViews:
             'select projection, log, "offset", recorded_at from projection_checkpoint order by 1, 2'
         )
         return [(str(p), str(log), Checkpoint(o, at)) for p, log, o, at in rows]
+
+    async def lock_waits(self) -> Sequence[LockWait]:
+        """Return which of our connections wait for a lock, the longest first, and for whom."""
+        return [
+            LockWait(float(waits_s or 0), f"process {pid} ({name or 'unnamed'}, {state}): {query}")
+            for waits_s, pid, name, state, query in await self.fetch(
+                _LOCK_WAITS, f"flotilla-{self._schema}"
+            )
+        ]
