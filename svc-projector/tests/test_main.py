@@ -46,8 +46,9 @@ from flotilla_contracts.counter import (
 from flotilla_contracts.health import HealthReply, health_subject
 from flotilla_contracts.wire import event_stream, event_subject, event_subjects
 from svc_projector.counters import CounterView
-from svc_projector.main import _health, compose
+from svc_projector.main import compose
 from svc_projector.projector import Projector
+from svc_projector.running import RunningProjection, health_of
 
 LOG = "counter"
 STREAM = event_stream(LOG)
@@ -196,7 +197,10 @@ async def test_events_on_the_stream_appear_in_answers(world: World) -> None:
             (item.counter_id, item.value, item.version) for item in page.items
         ]
         assert "svc-projector" == running.name
-        assert Health((), {"projection.counters": Lag(0, 0.0)}) == await running.health()
+        await world.well()
+        names = ("counters", "tenant-totals", "activity")
+        none_behind = {f"projection.{name}": Lag(0, 0.0) for name in names}
+        assert Health((), none_behind) == await running.health()
 
 
 async def test_it_goes_on_where_it_was(world: World) -> None:
@@ -357,7 +361,8 @@ class Ages:
         await self.projector._close_gap(Offset(await self.source.last_offset() + 1))
 
     async def health(self) -> Health:
-        return await _health(self.projector, Background("projection"), self.source, self.clock)
+        running = RunningProjection(self.projector, Background("projection"))
+        return await health_of([running], self.projector.views, self.clock)
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ from flotilla.clock import from_us, to_us
 from flotilla.errors import Rejected
 from flotilla.outbox import Offset
 from flotilla.projection import LogEvent, Row, ViewSession, ViewStore
-from flotilla.store import StreamId, Version
 
 TABLES = (
     """
@@ -83,30 +82,11 @@ class ParkedEvent:
 
     projection: str
     log: str
-    offset: Offset
     key: str
-    tenant: str
-    stream: StreamId
-    version: Version
-    type: str
-    payload: bytes
-    recorded_at: datetime
+    event: LogEvent
     error: str
     parked_at: datetime
-    tries: int
-
-    @property
-    def event(self) -> LogEvent:
-        """Return it as the log delivered it, without its trace."""
-        return LogEvent(
-            self.offset,
-            self.tenant,
-            self.stream,
-            self.version,
-            self.type,
-            self.payload,
-            self.recorded_at,
-        )
+    tries: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,9 +119,11 @@ async def parked_of(view: ViewSession, projection: str, log: str, key: str) -> l
 async def park(view: ViewSession, events: Sequence[ParkedEvent]) -> None:
     """Park events; one that is parked already has been tried again."""
     rows = [
-        (e.projection, e.log, e.offset, e.key, e.tenant, e.stream, e.version, e.type, e.payload)
-        + (to_us(e.recorded_at), e.error, to_us(e.parked_at), e.tries)
-        for e in events
+        (
+            *(p.projection, p.log, e.offset, p.key, e.tenant, e.stream, e.version, e.type),
+            *(e.payload, to_us(e.recorded_at), p.error, to_us(p.parked_at), p.tries),
+        )
+        for p, e in ((parked, parked.event) for parked in events)
     ]
     await view.execute_many(_PARK, rows)
 
@@ -185,8 +167,8 @@ async def discard(views: ViewStore, events: Sequence[ParkedEvent]) -> None:
         for e in events:
             found = await _is_parked(view, e)
             if not found:
-                raise NotParked(f"{e.projection}: offset {e.offset} is not parked any more")
-        await view.execute_many(_REMOVE, [(e.projection, e.log, e.offset) for e in events])
+                raise NotParked(f"{e.projection}: offset {e.event.offset} is not parked any more")
+        await view.execute_many(_REMOVE, [(e.projection, e.log, e.event.offset) for e in events])
 
     await views.transact(remove)
 
@@ -197,13 +179,13 @@ async def _is_parked(view: ViewSession, parked: ParkedEvent) -> bool:
         'select 1 from parked_event where projection = $1 and log = $2 and "offset" = $3',
         parked.projection,
         parked.log,
-        parked.offset,
+        parked.event.offset,
     )
     return bool(rows)
 
 
 def _event(row: Row) -> ParkedEvent:
-    *identity, payload, recorded_at_us, error, parked_at_us, tries = row
-    return ParkedEvent(
-        *identity, bytes(payload), from_us(recorded_at_us), error, from_us(parked_at_us), tries
-    )
+    projection, log, offset, key, tenant, stream, version, kind, payload, *rest = row
+    recorded_at_us, error, parked_at_us, tries = rest
+    event = LogEvent(offset, tenant, stream, version, kind, bytes(payload), from_us(recorded_at_us))
+    return ParkedEvent(projection, log, key, event, error, from_us(parked_at_us), tries)

@@ -215,24 +215,7 @@ class Parking:
         error, tries = (_told(poison), 1) if poison else ("", 0)
         await park(
             view,
-            [
-                ParkedEvent(
-                    name,
-                    log,
-                    e.offset,
-                    self.key_of(e),
-                    e.tenant,
-                    e.stream,
-                    e.version,
-                    e.type,
-                    e.payload,
-                    e.recorded_at,
-                    error,
-                    now,
-                    tries,
-                )
-                for e in events
-            ],
+            [ParkedEvent(name, log, self.key_of(e), e, error, now, tries) for e in events],
         )
         if poison:  # its message may quote the payload: that is for `flotilla parked show`
             events_log.error(

@@ -65,7 +65,7 @@ def table_migrations(projection: str, tables: Sequence[str]) -> tuple[str, list[
 
 
 def numbered(tables: Sequence[str]) -> list[Migration]:
-    """Return DDL, oldest first, as the migrations 1, 2, 3 …"""
+    """Return DDL, oldest first, as its migrations, versions 1, 2, 3 and so on."""
     return [Migration(n, f"table_{n}", sql) for n, sql in enumerate(tables, start=1)]
 
 
