@@ -20,6 +20,7 @@ from svc_web_bff.openapi_examples import (
     TOTALS_EXAMPLE,
 )
 from svc_web_bff.openapi_parts import (
+    COMMAND_TEXTS,
     Json,
     answer,
     bodiless,
@@ -129,7 +130,7 @@ def _command(verb: str, summary: str, example: Json, *codes: ErrorCode) -> Json:
         "operationId": f"{verb}Counter",
         "tags": ["Counters"],
         "summary": summary,
-        "description": _COMMAND_TEXTS[verb],
+        "description": COMMAND_TEXTS[verb],
         "parameters": _parameters("CounterId", "IdempotencyKey", "IfMatch", *_WHO),
         "requestBody": {
             "required": bool(example),
@@ -299,11 +300,6 @@ def _parameters(*names: str) -> list[Json]:
 
 
 _NO_LAG = {"events": 0, "seconds": 0.0}
-_COMMAND_TEXTS = {
-    "increment": "Adds `by` to the counter. The first step opens it at 0.",
-    "decrement": "Takes `by` off the counter. Below its lower bound it is refused.",
-    "reset": "Sets the counter back to 0. A counter that is at 0 stays as it is.",
-}
 
 if __name__ == "__main__":
     sys.exit(main())

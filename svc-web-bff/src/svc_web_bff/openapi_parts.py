@@ -292,3 +292,8 @@ _CORRELATION_TEXT = "Your id for this conversation. What does not look like an i
 _CURSOR_TEXT = "The `next_cursor` of the page before. Leave it out for the first page."
 _AFTER_TEXT = "Only events with versions greater than this: the `next_after` of the page before."
 _BEFORE_TEXT = "Only what is before this offset: the `next_before` of the page before."
+COMMAND_TEXTS = {
+    "increment": "Adds `by` to the counter. The first step opens it at 0.",
+    "decrement": "Takes `by` off the counter. Below its lower bound it is refused.",
+    "reset": "Sets the counter back to 0. A counter that is at 0 stays as it is.",
+}
