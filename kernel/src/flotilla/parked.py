@@ -165,8 +165,7 @@ async def discard(views: ViewStore, events: Sequence[ParkedEvent]) -> None:
         for projection, log in sorted({(e.projection, e.log) for e in events}):
             await hold(view, projection, log)
         for e in events:
-            found = await _is_parked(view, e)
-            if not found:
+            if not await _is_parked(view, e):
                 raise NotParked(f"{e.projection}: offset {e.event.offset} is not parked any more")
         await view.execute_many(_REMOVE, [(e.projection, e.log, e.event.offset) for e in events])
 

@@ -209,7 +209,7 @@ class Parking:
             raise ParkingFull(
                 f"{name}: {parked} events of {log} are parked, and not more than {self.parked_max} may"
                 f" be: it waits at offset {events[0].offset}. Mend the projection, then `flotilla"
-                f" parked retry --projection {name}`; see docs/runbooks/projector.md"
+                f" parked retry {name}`; see docs/runbooks/projector.md"
             )
         now = self.clock.now()
         error, tries = (_told(poison), 1) if poison else ("", 0)

@@ -206,7 +206,9 @@ class TestMigrating:
         )
         [migration] = read_migrations("flotilla.stores.libsql")
         assert ("event_store", 1, "event_store", migration.checksum) == applied.fetchone()
-        assert [("views", 1)] == [row[:2] for row in applied.fetchall()]
+        assert [("heartbeat", 1), ("parking", 1), ("views", 1)] == [
+            row[:2] for row in applied.fetchall()
+        ]
 
     async def test_several_processes_at_once(self, url: str) -> None:
         code = (
