@@ -21,8 +21,8 @@ from flotilla.nats import connected
 from flotilla.stores.postgres import PostgresStore, PostgresViews
 from svc_outbox_relay.main import compose as compose_relay
 from svc_projector.counters import CounterView
-from svc_projector.main import keep_projecting
 from svc_projector.projector import BATCH_EVENTS_MAX, Projector
+from svc_projector.running import keep_projecting
 
 STREAMS = 10_000
 EVENTS = 200_000

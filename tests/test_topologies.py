@@ -289,8 +289,10 @@ async def test_nothing_lags_after_a_burst(fleet: Fleet, tenant: str) -> None:
 
     status = await settled(fleet)
 
-    [log], [view] = status["logs"], status["projections"]
-    assert log["committed"] == log["offset"] == log["stream_last_sequence"] == view["checkpoint"]
+    [log], views = status["logs"], status["projections"]
+    assert ["activity", "counters", "tenant-totals"] == [view["projection"] for view in views]
+    assert log["committed"] == log["offset"] == log["stream_last_sequence"]
+    assert {log["committed"]} == {view["checkpoint"] for view in views}
     async with fleet.client(tenant) as client:
         ready = (await client.get("/readyz")).json()
         metrics = (await client.get("/metrics")).text

@@ -21,7 +21,11 @@ def refusal(result: subprocess.CompletedProcess[str]) -> tuple[int, str]:
     return result.returncode, line
 
 
-@pytest.mark.parametrize("command", ["", "up", "status", "events", "doctor", "topologies"])
+COMMANDS = ["", "up", "status", "events", "why-late", "doctor", "topologies"]
+PARKED = ["parked list", "parked show", "parked retry", "parked discard"]
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, *PARKED])
 def test_help_teaches(run: Run, command: str) -> None:
     result = run(*command.split(), "--help")
     assert result.returncode == ExitCode.OK

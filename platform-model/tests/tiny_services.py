@@ -3,17 +3,21 @@
 import asyncio
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from flotilla.bus import Answer, Context, Request
 from flotilla.embedded import EmbeddedError
 from flotilla.errors import Unavailable
+from flotilla.heartbeat import Heartbeat, beat
 from flotilla.outbox import START, Offset
-from flotilla.projection import Checkpoint, ViewSession
-from flotilla.service import Bindings, Health, Running
+from flotilla.parking import Parking
+from flotilla.projection import Checkpoint, LogEvent, ViewSession
+from flotilla.service import Bindings, Compose, Health, Running
 from flotilla.store import EMPTY, Append, NewEvent, Unit, Version, stream_id
 from flotilla.stores import open_leases, open_store, open_views
+from flotilla_contracts.parked import RetriedReply, RetryParked, retry_subject
 from flotilla_contracts.wire import relay_lease
 
 
@@ -167,7 +171,7 @@ async def relays(bindings: Bindings) -> AsyncIterator[Running]:
     yield Running("relays", _healthy)
 
 
-def folds_to(offset: int) -> Callable[[Bindings], object]:
+def folds_to(offset: int) -> Compose:
     @asynccontextmanager
     async def folds(bindings: Bindings) -> AsyncIterator[Running]:
         async with (
@@ -189,6 +193,55 @@ async def _nothing(_view: ViewSession) -> None:
 
 folds_two = folds_to(2)
 folds_all = folds_to(5)
+
+
+@asynccontextmanager
+async def folds_punctually(bindings: Bindings) -> AsyncIterator[Running]:
+    """Promise to be a tenth of a second late at most, fold two events, and live on."""
+    async with (
+        folds_two(bindings) as running,
+        open_views(bindings.stores["folds"], service="folds") as views,
+    ):
+        await beat(views, [Heartbeat("said", "keeps", 0.1, bindings.clock.now())])
+        yield running
+
+
+class Said:
+    """Keeps what was said. The third event is poison, until there is a file `cured`."""
+
+    name = "said"
+    log = "keeps"
+    staleness_budget_s = 5.0
+    tables = ("create table said (at bigint primary key)",)
+
+    async def apply(self, view: ViewSession, batch: Sequence[LogEvent]) -> None:
+        if any(event.offset == 3 for event in batch) and not Path("cured").exists():
+            raise ValueError("cannot fold this")
+        await view.execute_many(
+            "insert into said (at) values ($1)", [(event.offset,) for event in batch]
+        )
+
+
+@asynccontextmanager
+async def folds_poison(bindings: Bindings) -> AsyncIterator[Running]:
+    """Fold a log with poison in it, and take orders about what is parked."""
+    async with (
+        open_store(bindings.stores["keeps"], service="keeps") as store,
+        open_views(bindings.stores["folds"], service="folds") as views,
+    ):
+        await views.migrate(Said.name, Said.tables)
+        parking = Parking(Said(), views)
+        entries = await store.published(after=START, limit=100)
+        async for _ in parking.fold(START, [LogEvent.of(entry) for entry in entries]):
+            pass
+
+        async def retry(request: Request) -> Answer:
+            wanted = RetryParked.model_validate_json(request.body)
+            events = await parking.retry(wanted.key)
+            return Answer(RetriedReply(events=events).model_dump_json().encode())
+
+        await bindings.bus.serve(retry_subject("folds"), retry)
+        yield Running("folds", _healthy)
 
 
 _STORY = (

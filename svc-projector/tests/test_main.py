@@ -3,7 +3,8 @@
 import asyncio
 import json
 import random
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -12,21 +13,25 @@ import pytest
 from nats.aio.client import Client
 
 from flotilla import (
+    Answer,
     Bindings,
     Context,
     Health,
     Lag,
+    LogEvent,
     Offset,
     OutboxEntry,
     Rejected,
     Request,
     SystemClock,
     Unavailable,
+    ViewSession,
     uuid7,
 )
 from flotilla.background import Background
 from flotilla.buses.local import LocalBus
 from flotilla.embedded import NatsServer, run_nats
+from flotilla.heartbeat import heartbeats
 from flotilla.nats import connected
 from flotilla.settings import StartRefused
 from flotilla.store import Append, Committed, NewEvent, StreamId, Unit, tenant_of
@@ -36,18 +41,24 @@ from flotilla.stores.memory import MemoryStore
 from flotilla.testing import ManualClock, eventually, new_event
 from flotilla_contracts import Envelope
 from flotilla_contracts.counter import (
+    ActivityPage,
     CounterIncremented,
     CounterOpened,
     CounterPage,
     CounterReply,
     GetCounter,
+    GetTenantTotals,
+    ListActivity,
     ListCounters,
+    TenantTotals,
 )
-from flotilla_contracts.health import HealthReply, health_subject
+from flotilla_contracts.health import HealthReply, LagReply, health_subject
+from flotilla_contracts.parked import RetriedReply, RetryParked, retry_subject
 from flotilla_contracts.wire import event_stream, event_subject, event_subjects
 from svc_projector.counters import CounterView
-from svc_projector.main import _health, compose
+from svc_projector.main import compose
 from svc_projector.projector import Projector
+from svc_projector.running import RunningProjection, health_of
 
 LOG = "counter"
 STREAM = event_stream(LOG)
@@ -134,6 +145,17 @@ class World:
         answer = await self.bus.request(Request(GetCounter.subject, body, context))
         return CounterReply.model_validate_json(answer.body)
 
+    def value(self, name: str) -> int:
+        return self._values[StreamId(f"acme/counter/{name}")]
+
+    async def ask(self, subject: str, body: bytes = b"{}") -> Answer:
+        return await self.bus.request(Request(subject, body, Context("acme", "c")))
+
+    async def retry(self, key: str, projection: str = "counters") -> int:
+        body = RetryParked(projection=projection, key=key).model_dump_json().encode()
+        answer = await self.ask(retry_subject("projector"), body)
+        return RetriedReply.model_validate_json(answer.body).events
+
     async def health(self) -> HealthReply:
         request = Request(health_subject("projector"), b"{}", Context("-", "c"))
         return HealthReply.model_validate_json((await self.bus.request(request)).body)
@@ -196,7 +218,10 @@ async def test_events_on_the_stream_appear_in_answers(world: World) -> None:
             (item.counter_id, item.value, item.version) for item in page.items
         ]
         assert "svc-projector" == running.name
-        assert Health((), {"projection.counters": Lag(0, 0.0)}) == await running.health()
+        await world.well()
+        names = ("counters", "tenant-totals", "activity")
+        none_behind = {f"projection.{name}": Lag(0, 0.0) for name in names}
+        assert Health((), none_behind) == await running.health()
 
 
 async def test_it_goes_on_where_it_was(world: World) -> None:
@@ -275,6 +300,80 @@ async def test_something_foreign_on_the_stream_stops_it_and_it_says_so(world: Wo
         assert not found.ready
         assert "message 3" in found.missing[0]
         assert 1 == (await world.get("c")).value, "what it knows it still answers"
+
+
+async def test_poison_is_parked_and_a_retry_over_the_bus_frees_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A whole life of it: neighbours flow, health tells, a restart forgets nothing, a retry cures."""
+    sick = True
+    fold = CounterView.apply
+
+    async def apply(self: CounterView, view: ViewSession, batch: Sequence[LogEvent]) -> None:
+        if sick and any(e.stream.endswith("/bad") and e.version == 2 for e in batch):
+            raise KeyError("what this version does not know")
+        await fold(self, view, batch)
+
+    monkeypatch.setattr(CounterView, "apply", apply)
+    await world.create_stream()
+    await world.count("bad", 2)
+    await world.count("good", 2)
+    await world.relay()
+    for _ in range(2):
+        async with compose(world.bindings):
+            await world.count("good", 1)
+            await world.relay()
+            await world.stands("good", world.value("good"))
+            await world.stands("bad", 0)
+
+            async def told() -> LagReply | None:
+                return (await world.health()).lag.get("parked.counters")
+
+            assert 2 == (await eventually(told, what="it says what is parked")).events
+            assert (await world.health()).ready, "one bad event takes nobody's reads away"
+            with pytest.raises(Rejected, match="offset 2: KeyError"):
+                await world.retry("acme/counter/bad")
+
+    async with compose(world.bindings):
+        await world.stands("good", 4)
+        sick = False
+        assert 2 == await world.retry("acme/counter/bad")
+        await world.stands("bad", 2)
+        await world.count("bad", 1)
+        await world.relay()
+        await world.stands("bad", 3)
+        found = await world.well()
+        assert "parked.counters" not in found.lag
+        for projection, key in (("counters", "acme/counter/bad"), ("nobody", "x")):
+            with pytest.raises(Rejected):
+                await world.retry(key, projection)
+
+
+async def test_totals_and_activity_are_answered_and_every_projection_leaves_a_sign_of_life(
+    world: World,
+) -> None:
+    await world.create_stream()
+    await world.count("c", 3)
+    await world.relay()
+    async with compose(world.bindings):
+        await world.well()
+        body = (await world.ask(GetTenantTotals.subject)).body
+        assert TenantTotals(counters=1, value_sum=3, events=4) == (
+            TenantTotals.model_validate_json(body)
+        )
+        page = ActivityPage.model_validate_json((await world.ask(ListActivity.subject)).body)
+        assert [4, 3, 2, 1] == [item.offset for item in page.items]
+        with pytest.raises(Rejected, match="limit"):
+            await world.ask(ListActivity.subject, b'{"limit": 0}')
+
+        url = world.bindings.stores["projector"]
+        async with LibsqlViews.open(url, service="projector") as views:
+
+            async def alive() -> bool:
+                return len(await heartbeats(views)) == 3
+
+            await eventually(alive, within_s=LIMIT_S, what="three signs of life")
+            assert {"": 3} == dict(Counter(sign.trouble for sign in await heartbeats(views)))
 
 
 async def test_it_survives_a_killed_broker(tmp_path: Path) -> None:
@@ -357,7 +456,8 @@ class Ages:
         await self.projector._close_gap(Offset(await self.source.last_offset() + 1))
 
     async def health(self) -> Health:
-        return await _health(self.projector, Background("projection"), self.source, self.clock)
+        running = RunningProjection(self.projector, Background("projection"))
+        return await health_of([running], self.projector.views, self.clock)
 
 
 @pytest.fixture

@@ -171,6 +171,11 @@ async def test_a_cursor_that_we_never_handed_out_is_refused(
         ("/v1/counters/a/history?after=" + str(2**53), "query:after"),
         ("/v1/counters/a/history?limit=x", "query:limit"),
         ("/v1/counters/a/history?cursor=YQ", "query:cursor"),
+        ("/v1/totals?limit=1", "query:limit"),
+        ("/v1/activity?limit=201", "query:limit"),
+        ("/v1/activity?before=0", "query:before"),
+        ("/v1/activity?before=" + str(2**53), "query:before"),
+        ("/v1/activity?after=1", "query:after"),
     ],
 )
 async def test_a_query_parameter_that_is_wrong_is_named(
@@ -191,6 +196,34 @@ async def test_history_is_read_page_by_page(client: httpx.AsyncClient) -> None:
     rest = await client.get("/v1/counters/visits/history", params={"after": first["next_after"]})
     assert [item["version"] for item in rest.json()["items"]] == [4]
     assert rest.json()["next_after"] is None
+
+
+async def test_the_totals_are_those_of_the_tenant(client: httpx.AsyncClient) -> None:
+    nothing = {"counters": 0, "value_sum": 0, "events": 0}
+    assert (await client.get("/v1/totals")).json() == nothing
+    await count(client, "a", 5)
+    await count(client, "b", 2)
+    response = await client.get("/v1/totals")
+    assert response.json() == {"counters": 2, "value_sum": 7, "events": 4}
+    assert response.headers["cache-control"] == "no-store"
+    assert (await client.get("/v1/totals", headers={"X-Tenant-Id": "other"})).json() == nothing
+
+
+async def test_activity_is_read_page_by_page_newest_first(client: httpx.AsyncClient) -> None:
+    for by in (1, 2, 3, 4):
+        await count(client, "visits", by)
+    seen: list[int] = []
+    before: dict[str, int] = {}
+    while True:
+        page = (await client.get("/v1/activity", params={"limit": 2, **before})).json()
+        seen += [item["offset"] for item in page["items"]]
+        if page["next_before"] is None:
+            break
+        before = {"before": page["next_before"]}
+    assert seen == [5, 4, 3, 2, 1]
+    assert page["items"][0]["type"] == "counter.opened.v1"
+    other = await client.get("/v1/activity", headers={"X-Tenant-Id": "other"})
+    assert other.json() == {"items": [], "next_before": None}
 
 
 class TestOperations:

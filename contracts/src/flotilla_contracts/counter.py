@@ -75,6 +75,30 @@ class CounterPage(Reply):
     next_cursor: str | None
 
 
+class TenantTotals(Reply):
+    """A tenant's counters together. `events` is how many of their events have been counted in."""
+
+    counters: int
+    value_sum: int
+    events: int
+
+
+class ActivityEntry(Reply):
+    """Something that happened to a counter. `offset` is its place in the log of all counters."""
+
+    offset: int
+    counter_id: CounterId
+    type: str
+    recorded_at: Annotated[AwareDatetime, Field(strict=False)]
+
+
+class ActivityPage(Reply):
+    """Some of what happened to a tenant's counters, newest first. `next_before` is null on the last."""
+
+    items: tuple[ActivityEntry, ...]
+    next_before: int | None
+
+
 class HistoryEntry(Reply):
     """One stored event of a counter, as it was stored."""
 
@@ -153,6 +177,23 @@ class GetCounterHistory(Query):
     limit: Annotated[int, Field(ge=1, le=PAGE_SIZE_MAX)] = 50
 
 
+class GetTenantTotals(Query):
+    """How many counters the tenant has, and how far they have counted together."""
+
+    subject: ClassVar[str] = "qry.projector.get-tenant-totals"
+    reply: ClassVar[type[Reply]] = TenantTotals
+
+
+class ListActivity(Query):
+    """What happened last to the tenant's counters, at offsets smaller than `before`, newest first."""
+
+    subject: ClassVar[str] = "qry.projector.list-activity"
+    reply: ClassVar[type[Reply]] = ActivityPage
+
+    before: Annotated[int, Field(ge=1, le=2**53 - 1)] | None = None
+    limit: Annotated[int, Field(ge=1, le=PAGE_SIZE_MAX)] = 50
+
+
 CounterCommand = IncrementCounter | DecrementCounter | ResetCounter
 
 EVENTS: tuple[type[CounterEvent], ...] = (
@@ -162,4 +203,10 @@ EVENTS: tuple[type[CounterEvent], ...] = (
     CounterReset,
 )
 COMMANDS: tuple[type[CounterCommand], ...] = (IncrementCounter, DecrementCounter, ResetCounter)
-QUERIES: tuple[type[Query], ...] = (GetCounter, ListCounters, GetCounterHistory)
+QUERIES: tuple[type[Query], ...] = (
+    GetCounter,
+    ListCounters,
+    GetTenantTotals,
+    ListActivity,
+    GetCounterHistory,
+)

@@ -4,9 +4,12 @@ import asyncio
 import os
 import time
 from collections import deque
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Protocol
 from uuid import UUID
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
 
 
 class Clock(Protocol):
@@ -47,6 +50,16 @@ class SystemClock:
     async def sleep(self, duration_s: float) -> None:
         """Sleep on the event loop."""
         await asyncio.sleep(duration_s)
+
+
+def to_us(at: datetime) -> int:
+    """Return microseconds since 1970, exactly: a moment, to every database."""
+    return (at - _EPOCH) // _MICROSECOND
+
+
+def from_us(at_us: int) -> datetime:
+    """Return the moment, in UTC."""
+    return _EPOCH + at_us * _MICROSECOND
 
 
 _ENTROPY_IDS = 256

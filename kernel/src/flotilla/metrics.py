@@ -67,3 +67,13 @@ PROJECTION_LAG_SECONDS = Gauge(
     "Age of the oldest committed event that the projection has not applied, by the store's clock.",
     ["projection"],
 )
+PROJECTION_PARKED_EVENTS = Gauge(
+    "flotilla_projection_parked_events",
+    "Events that the projection could not fold, and later ones of their keys: they wait for a human.",
+    ["projection"],
+)
+PROJECTION_PARKED_OLDEST_SECONDS = Gauge(
+    "flotilla_projection_parked_oldest_seconds",
+    "For how long the oldest parked event has been parked; 0 when there is none.",
+    ["projection"],
+)

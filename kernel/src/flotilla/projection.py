@@ -7,11 +7,11 @@ A projection is one module: tables, apply, queries, and the staleness it allows 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from flotilla.errors import Conflict
-from flotilla.outbox import Offset
-from flotilla.store import StreamId, Version
+from flotilla.outbox import START, Offset, OutboxEntry
+from flotilla.store import StreamId, Version, tenant_of
 
 type Row = tuple[Any, ...]
 """A row of a query, or of parameters: what the SQL says."""
@@ -36,6 +36,21 @@ class LogEvent:
     recorded_at: datetime
     traceparent: str | None = None
 
+    @classmethod
+    def of(cls, entry: OutboxEntry) -> Self:
+        """Return an entry of the ledger as the log would have delivered it."""
+        event = entry.event
+        return cls(
+            entry.offset or START,
+            tenant_of(event.stream),
+            event.stream,
+            event.version,
+            event.type,
+            event.payload.encode(),
+            event.recorded_at,
+            event.metadata.get("traceparent"),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
@@ -43,6 +58,14 @@ class Checkpoint:
 
     offset: Offset
     recorded_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LockWait:
+    """A connection of ours that waits for a lock, and who holds it, in words for an operator."""
+
+    waits_s: float
+    holder: str
 
 
 class ViewSession(Protocol):
@@ -108,8 +131,13 @@ class ViewStore(Protocol):
     ) -> None:
         """Run `apply` and move the checkpoint from `step[0]` to `step[1]`, in one transaction.
 
+        From `START` to `START` a projection begins: it has a checkpoint before there is an event.
         Raises `Fenced`, with nothing written, when the checkpoint is not at `step[0]`.
         """
+        ...
+
+    async def transact(self, apply: Callable[[ViewSession], Awaitable[None]]) -> None:
+        """Run `apply` in one transaction that moves no checkpoint."""
         ...
 
     async def fetch(self, sql: str, *parameters: object) -> Sequence[Row]:
@@ -118,4 +146,8 @@ class ViewStore(Protocol):
 
     async def checkpoints(self) -> Sequence[tuple[str, str, Checkpoint]]:
         """Return (projection, log, checkpoint) of every projection that has begun, by name."""
+        ...
+
+    async def lock_waits(self) -> Sequence[LockWait]:
+        """Return who waits for a lock on these tables at the moment; nothing where none can be seen."""
         ...

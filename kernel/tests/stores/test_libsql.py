@@ -45,6 +45,7 @@ from flotilla.testing import (
     EventStoreContract,
     LeaseStoreContract,
     OutboxContract,
+    ParkingContract,
     ViewStoreContract,
 )
 from flotilla.testing.store import A, B, append, commit_one, payloads, record
@@ -96,6 +97,13 @@ class TestLibsqlViews(ViewStoreContract):
     async def views(self, url: str) -> AsyncIterator[LibsqlViews]:
         async with LibsqlViews.open(url, service="thing") as opened:
             await opened.migrate("tally", [TALLY])
+            yield opened
+
+
+class TestLibsqlParking(ParkingContract):
+    @pytest.fixture
+    async def views(self, url: str) -> AsyncIterator[LibsqlViews]:
+        async with LibsqlViews.open(url, service="thing") as opened:
             yield opened
 
 
@@ -216,6 +224,8 @@ class TestMigrating:
         steps = read_migrations("flotilla.stores.libsql")
         assert [
             *(("event_store", s.version, s.name, s.checksum) for s in steps),
+            "heartbeat",
+            "parking",
             "views",
         ] == [row if row[0] == "event_store" else row[0] for row in applied.fetchall()]
 

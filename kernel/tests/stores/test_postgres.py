@@ -1,19 +1,25 @@
 """The Postgres adapters keep the contracts, on a real server."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from uuid import uuid4
 
 import pytest
 
 from flotilla.embedded import PostgresServer
+from flotilla.errors import Unavailable
+from flotilla.parking import is_poison
+from flotilla.projection import ViewSession
 from flotilla.stores.postgres import PostgresLeases, PostgresStore, PostgresViews
 from flotilla.testing import (
     EventStoreContract,
     LeaseStoreContract,
     OutboxContract,
+    ParkingContract,
     ViewStoreContract,
 )
-from flotilla.testing.views import TALLY
+from flotilla.testing.views import TALLY, UPSERT, add
+from flotilla.testing.worlds import eventually
 
 
 def a_service() -> str:
@@ -53,3 +59,57 @@ class TestPostgresLeases(LeaseStoreContract):
     async def store(self, postgres_server: PostgresServer) -> AsyncIterator[PostgresLeases]:
         async with PostgresLeases.open(postgres_server.dsn, service=a_service()) as leases:
             yield leases
+
+
+class TestPostgresParking(ParkingContract):
+    @pytest.fixture
+    async def views(self, postgres_server: PostgresServer) -> AsyncIterator[PostgresViews]:
+        async with PostgresViews.open(postgres_server.dsn, service=a_service()) as views:
+            yield views
+
+
+async def test_who_waits_for_a_lock_is_told_with_its_holder(
+    postgres_server: PostgresServer,
+) -> None:
+    locked, leave = asyncio.Event(), asyncio.Event()
+
+    async def hold(view: ViewSession) -> None:
+        await add(view)
+        locked.set()
+        await leave.wait()
+
+    async with PostgresViews.open(postgres_server.dsn, service=a_service()) as views:
+        await views.migrate("tally", [TALLY])
+        await views.transact(add)
+        holding = asyncio.create_task(views.transact(hold))
+        await locked.wait()
+        waiting = asyncio.create_task(views.transact(add))
+
+        [found] = await eventually(views.lock_waits, what="somebody waits")
+        leave.set()
+        await asyncio.gather(holding, waiting)
+
+        assert "insert into tally" in found.holder
+        assert "idle in transaction" in found.holder
+
+
+async def test_a_deadlock_is_no_poison(postgres_server: PostgresServer) -> None:
+    """One of two is chosen by the server, and may try again."""
+    both = asyncio.Barrier(2)
+
+    async def cross(first: str, second: str) -> None:
+        async def apply(view: ViewSession) -> None:
+            await view.execute_many(UPSERT, [(first, 1)])
+            await both.wait()
+            await view.execute_many(UPSERT, [(second, 1)])
+
+        await views.transact(apply)
+
+    async with PostgresViews.open(postgres_server.dsn, service=a_service()) as views:
+        await views.migrate("tally", [TALLY])
+        await views.transact(add)
+        ends = await asyncio.gather(cross("a", "b"), cross("b", "a"), return_exceptions=True)
+
+    [victim] = [end for end in ends if end is not None]
+    assert isinstance(victim, Unavailable), repr(victim)
+    assert not is_poison(victim)

@@ -19,6 +19,7 @@ from flotilla.service import HttpBinding
 from flotilla_platform.answering import PROGRAM, complain, finish
 from flotilla_platform.doctor import examine
 from flotilla_platform.exit_codes import ExitCode, Failure
+from flotilla_platform.looking import WHY_LATE_EXAMPLES, why_late
 from flotilla_platform.options import (
     HOST,
     PORT,
@@ -38,6 +39,7 @@ from flotilla_platform.options import (
     WatchOption,
     data_directory,
 )
+from flotilla_platform.parking import parked_app
 from flotilla_platform.planning import find_topology, make_plan
 from flotilla_platform.reading import find_model, read_platform
 from flotilla_platform.recounting import EVENTS_EXAMPLES, events
@@ -72,6 +74,8 @@ app = typer.Typer(
         "flotilla up -t single-postgres -p 0    on PostgreSQL, on any free port",
         "flotilla status --watch                how far every log and projection is",
         "flotilla events acme/counter/visits    what happened to one aggregate",
+        "flotilla why-late counters             why is a projection behind?",
+        "flotilla parked list                   what could no projection fold?",
     )
     + "\n\n"
     + _EXIT_CODES,
@@ -221,6 +225,8 @@ def _watch(read: Callable[[], Status], *, json: bool) -> None:
 
 
 app.command(epilog=_examples(*EVENTS_EXAMPLES))(events)
+app.command("why-late", epilog=_examples(*WHY_LATE_EXAMPLES))(why_late)
+app.add_typer(parked_app(_examples), name="parked")
 
 
 @app.command(

@@ -35,7 +35,7 @@ class ExitCode(IntEnum):
     UNHEALTHY = 8, "it runs, and something is wrong or too far behind"
     NOT_STOPPED = 9, "it did not stop within 5 s and was killed; the data is safe"
     SERVICE_FAILED = 10, "a service did not start, or its work ended unexpectedly"
-    NOT_FOUND = 11, "there is no such stream, or it has no such version"
+    NOT_FOUND = 11, "there is no such stream, version, projection or parked event"
     INTERRUPTED = 130, "a second Ctrl-C ended it at once; the data is safe"
 
 

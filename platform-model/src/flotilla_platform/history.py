@@ -153,11 +153,7 @@ async def _read_history(service: str, store: EventStore, head: Version, wanted: 
 
 
 def row_of(event: RecordedEvent) -> EventRow:
-    """Return a stored event as it is shown; a payload that is no JSON is shown as text."""
-    try:
-        data = json.loads(event.payload, parse_constant=_finite, parse_float=_finite)
-    except (ValueError, RecursionError):
-        data = event.payload
+    """Return a stored event as it is shown."""
     return EventRow(
         stream=event.stream,
         version=event.version,
@@ -166,8 +162,16 @@ def row_of(event: RecordedEvent) -> EventRow:
         event_id=event.event_id,
         correlation=event.metadata.get("correlation"),
         causation=event.metadata.get("causation"),
-        data=data,
+        data=data_of(event.payload),
     )
+
+
+def data_of(payload: str) -> Any:
+    """Return what a payload says; one that is no JSON is shown as text."""
+    try:
+        return json.loads(payload, parse_constant=_finite, parse_float=_finite)
+    except (ValueError, RecursionError):
+        return payload
 
 
 def _finite(text: str) -> float:

@@ -126,6 +126,31 @@ DiffOption = Annotated[
 JsonLinesOption = Annotated[
     bool, typer.Option("--json", help="Print stable JSON documents instead, one a line.")
 ]
+ProjectionArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="PROJECTION", help="Which one: see `flotilla status`", show_default=False
+    ),
+]
+ProjectionOption = Annotated[
+    str | None, typer.Option("--projection", help="Only this one. Default: all of them.")
+]
+KeyOption = Annotated[
+    str | None,
+    typer.Option("--key", help="Only this key; most projections park by stream: acme/counter/x"),
+]
+OffsetArgument = Annotated[
+    int, typer.Argument(metavar="OFFSET", min=1, help="Its place in the log.", show_default=False)
+]
+OffsetOption = Annotated[
+    int | None, typer.Option("--offset", min=1, help="Only the event at this place in the log.")
+]
+ParkedLimitOption = Annotated[
+    int, typer.Option("--limit", "-n", min=1, max=100_000, help="So many at most.")
+]
+YesOption = Annotated[
+    bool, typer.Option("--yes", help="Really do it: the view lacks these events from then on.")
+]
 DebugOption = Annotated[
     bool, typer.Option("--debug", help="Show where an error comes from, as a traceback.")
 ]

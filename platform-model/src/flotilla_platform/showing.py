@@ -51,7 +51,7 @@ def show_status(status: Status) -> RenderableType:
     broker = Text(f"broker {status.broker}: ").append(
         *(("reachable", "green") if status.broker_reachable else ("unreachable", "red"))
     )
-    logs = _table("log", "committed", "offset", "waiting", "oldest waiting s", "stream sequence")
+    logs = table_of("log", "committed", "offset", "waiting", "oldest waiting s", "stream sequence")
     for log in status.logs:
         sequence = log.stream_last_sequence
         logs.add_row(
@@ -62,7 +62,7 @@ def show_status(status: Status) -> RenderableType:
             _seconds(log.oldest_waiting_s, status.lag_max_s),
             "unreachable" if sequence is None else str(sequence),
         )
-    projections = _table("projection", "log", "checkpoint", "lag events", "lag s")
+    projections = table_of("projection", "log", "checkpoint", "lag events", "lag s", "parked")
     for row in status.projections:
         projections.add_row(
             row.projection,
@@ -70,6 +70,7 @@ def show_status(status: Status) -> RenderableType:
             str(row.checkpoint),
             "?" if row.lag_events is None else str(row.lag_events),
             _seconds(row.lag_s, status.lag_max_s),
+            Text(str(row.parked_events), style="red" if row.parked_events else ""),
         )
     verdict = (
         Text("healthy", style="green")
@@ -83,7 +84,7 @@ def show_status(status: Status) -> RenderableType:
 
 def show_diagnosis(diagnosis: Diagnosis) -> RenderableType:
     """Return the table of `flotilla doctor`."""
-    table = _table("", "check", "found", "cure")
+    table = table_of("", "check", "found", "cure")
     for check in diagnosis.checks:
         table.add_row(_mark(check), check.name, check.found, "" if check.ok else check.cure)
     verdict = (
@@ -96,7 +97,7 @@ def show_diagnosis(diagnosis: Diagnosis) -> RenderableType:
 
 def show_history(history: History) -> RenderableType:
     """Return the tables of `flotilla events`; where the stream stood is told at the end."""
-    table = _table("version", "recorded at", "type", "data", "correlation")
+    table = table_of("version", "recorded at", "type", "data", "correlation")
     for row in history.events:
         table.add_row(
             str(row.version),
@@ -120,7 +121,7 @@ def _show_changes(changes: Changes) -> list[RenderableType]:
     span = f"versions {changes.from_version} to {changes.to_version}"
     if not changes.fields:
         return [Text(f"no field is carried by several of the events of {span}")]
-    table = _table("field", "events", "first", "", "last", "")
+    table = table_of("field", "events", "first", "", "last", "")
     for change in changes.fields:
         table.add_row(
             plain(change.field),
@@ -143,10 +144,10 @@ def _show_standing(standing: Standing) -> Text:
     )
 
 
-def shortened(value: Any) -> str:
+def shortened(value: Any, *, characters_max: int = _DATA_CHARACTERS_MAX) -> str:
     """Return a value as JSON on one line, cut where it becomes long."""
     text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= _DATA_CHARACTERS_MAX else f"{text[: _DATA_CHARACTERS_MAX - 1]}…"
+    return text if len(text) <= characters_max else f"{text[: characters_max - 1]}…"
 
 
 def plain(text: str) -> Text:
@@ -156,7 +157,7 @@ def plain(text: str) -> Text:
 
 def show_topologies(topologies: Sequence[Topology], default: str) -> RenderableType:
     """Return the table of `flotilla topologies`."""
-    table = _table("topology", "kind", "store", "bus", "services", "summary")
+    table = table_of("topology", "kind", "store", "bus", "services", "summary")
     for topology in topologies:
         name = f"{topology.name} (default)" if topology.name == default else topology.name
         table.add_row(
@@ -170,7 +171,8 @@ def show_topologies(topologies: Sequence[Topology], default: str) -> RenderableT
     return table
 
 
-def _table(*columns: str) -> Table:
+def table_of(*columns: str) -> Table:
+    """Return an empty table in the house style."""
     table = Table(box=box.SIMPLE, pad_edge=False)
     for column in columns:
         table.add_column(column, overflow="fold")

@@ -19,6 +19,7 @@ from flotilla.errors import KernelError
 from flotilla.lag import projection_lag
 from flotilla.lease import LeaseStatus
 from flotilla.outbox import LogStatus
+from flotilla.parked import ParkedCount, parked_counts
 from flotilla.projection import Checkpoint
 from flotilla.stores import ServiceStore, open_leases, open_store, open_views
 from flotilla_contracts.wire import event_stream, relay_lease
@@ -71,6 +72,11 @@ class ProjectionRow(BaseModel):
     """Committed events that the projection has not folded; None when the log cannot be read."""
     lag_s: float | None
     """Age of the oldest of them; 0 when there is none."""
+    parked_events: int = 0
+    """Events that it could not fold, and later ones of their keys."""
+    parked_keys: int = 0
+    parked_oldest_s: float = 0.0
+    """For how long the oldest of them has been parked."""
 
 
 class Status(BaseModel):
@@ -87,7 +93,7 @@ class Status(BaseModel):
     broker_reachable: bool
     lag_max_s: float
     healthy: bool
-    """Everything can be read, the broker answers, and nothing lags more than `lag_max_s`."""
+    """All can be read, the broker answers, nothing lags more than `lag_max_s`, nothing is parked."""
     problems: tuple[str, ...]
     """Why it is not healthy, in words."""
     logs: tuple[LogRow, ...]
@@ -97,7 +103,7 @@ class Status(BaseModel):
 async def read_status(runtime: Runtime, clock: Clock, *, lag_max_s: float = LAG_MAX_S) -> Status:
     """Return where the fleet is now. What cannot be read becomes a problem, not an error."""
     problems: list[str] = []
-    sequences = await _read_sequences(runtime)
+    sequences = await read_sequences(runtime)
     if sequences is None:
         problems.append(f"the broker at {runtime.nats_url} does not answer")
     async with AsyncExitStack() as stack:
@@ -153,12 +159,11 @@ async def _read_projections(
                 asyncio.timeout(_STORE_TIMEOUT_S),
                 open_views(runtime.stores[name], service=name, migrate=False) as views,
             ):
+                parked = {(c.projection, c.log): c for c in await parked_counts(views)}
                 for projection, log, checkpoint in await views.checkpoints():
-                    rows.append(
-                        await _projection_row(
-                            projection, (log, logs.get(log), stores.get(log)), checkpoint, clock
-                        )
-                    )
+                    of = (log, logs.get(log), stores.get(log))
+                    row = await _projection_row(projection, of, checkpoint, clock)
+                    rows.append(_with_parked(row, parked.get((projection, log)), clock))
         except _UNREADABLE as error:
             problems.append(f"the read models of {name!r} cannot be read: {error}")
     return tuple(rows)
@@ -188,6 +193,14 @@ async def _projection_row(
         lag_events=lag.events,
         lag_s=round(lag.seconds, 3),
     )
+
+
+def _with_parked(row: ProjectionRow, count: ParkedCount | None, clock: Clock) -> ProjectionRow:
+    if count is None:
+        return row
+    oldest_s = round(max(0.0, (clock.now() - count.oldest_parked_at).total_seconds()), 3)
+    parked = {"parked_events": count.events, "parked_keys": count.keys, "parked_oldest_s": oldest_s}
+    return row.model_copy(update=parked)
 
 
 def _log_row(
@@ -232,10 +245,17 @@ def _too_late(
         for row in projections
         if row.lag_s is not None and row.lag_s > lag_max_s
     ]
+    late += [
+        f"the projection {row.projection!r} has parked {row.parked_events} event(s) of"
+        f" {row.parked_keys} key(s), the oldest for {row.parked_oldest_s:.1f} s: see"
+        f" `flotilla parked list --projection {row.projection}`"
+        for row in projections
+        if row.parked_events
+    ]
     return late
 
 
-async def _read_sequences(runtime: Runtime) -> dict[str, int] | None:
+async def read_sequences(runtime: Runtime) -> dict[str, int] | None:
     """Return the last sequence of each log's stream; None when the broker does not answer."""
     client = Client()
     sequences: dict[str, int] = {}

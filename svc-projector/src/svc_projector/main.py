@@ -1,97 +1,136 @@
 """Composition root: the read models, and the queries on them."""
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 
-from nats.aio.client import Client
-
-from flotilla import Bindings, Clock, Health, LogEvent, Outbox, Running
+from flotilla import (
+    Bindings,
+    Bus,
+    Clock,
+    Handler,
+    Health,
+    Outbox,
+    Projection,
+    Running,
+    ViewStore,
+)
 from flotilla.background import Background, background
 from flotilla.health import serve_health
-from flotilla.lag import projection_lag
-from flotilla.metrics import PROJECTION_EVENTS, PROJECTION_LAG_EVENTS, PROJECTION_LAG_SECONDS
 from flotilla.nats import connected
 from flotilla.observe import observed
 from flotilla.stores import open_store, open_views
-from flotilla.telemetry import mark
-from flotilla_contracts.counter import GetCounter, ListCounters
+from flotilla_contracts.counter import GetCounter, GetTenantTotals, ListActivity, ListCounters
 from flotilla_contracts.health import health_subject
+from flotilla_contracts.parked import retry_subject
+from svc_projector.activity import ActivityFeed
 from svc_projector.counters import CounterView
-from svc_projector.log_reader import LogReader
 from svc_projector.projector import Projector
-from svc_projector.queries import CounterQueries
+from svc_projector.queries import CounterQueries, answer_activity, answer_totals
+from svc_projector.running import (
+    RunningProjection,
+    answer_retry,
+    applied,
+    health_of,
+    keep_projecting,
+    show_life,
+)
 from svc_projector.settings import Settings
+from svc_projector.totals import TotalsView
 
 NAME = "svc-projector"
 SERVICE = "projector"
 SHOW_EVERY_S = 2.0
 
 
+def projections(settings: Settings) -> Sequence[Projection]:
+    """Return all read models: each has a checkpoint, a reader and a lag of its own."""
+    return (
+        CounterView(),
+        TotalsView(),
+        ActivityFeed(settings.activity_entries_max, settings.activity_age_max_s),
+    )
+
+
 @asynccontextmanager
 async def compose(bindings: Bindings) -> AsyncIterator[Running]:
     """Run the projections while the block runs."""
-    settings, view = Settings.read(), CounterView()
-    clock, chance = bindings.clock, bindings.chance
+    settings, clock, bus = Settings.read(), bindings.clock, bindings.bus
+    folded = projections(settings)
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
         views = await enter(open_views(bindings.stores[SERVICE], service=SERVICE))
-        source = await enter(open_store(bindings.stores[view.log], service=view.log))
+        sources = {
+            log: await enter(open_store(bindings.stores[log], service=log))
+            for log in sorted({projection.log for projection in folded})
+        }
+        projectors = [
+            await _begun(projection, views, sources[projection.log], settings, clock)
+            for projection in folded
+        ]
         nats = await enter(connected(bindings.nats_url, name=NAME))
-        await views.migrate(view.name, view.tables)
-        projector = Projector(view, views, source, on_applied=partial(_applied, view.name))
-        work = await enter(
-            background(
-                f"projection.{view.name}",
-                partial(keep_projecting, projector, nats, settings.batch_events_max),
-                clock=clock,
-                chance=chance,
+        running = [
+            RunningProjection(
+                projector,
+                await enter(
+                    background(
+                        f"projection.{projector.projection.name}",
+                        partial(keep_projecting, projector, nats, settings.batch_events_max),
+                        clock=clock,
+                        chance=bindings.chance,
+                    )
+                ),
             )
-        )
-        queries = CounterQueries(views, projector, settings.wait_max_s)
-        await bindings.bus.serve(GetCounter.subject, observed(queries.get))
-        await bindings.bus.serve(ListCounters.subject, observed(queries.list))
+            for projector in projectors
+        ]
+        await _serve(bus, views, projectors, settings.wait_max_s)
 
         async def health() -> Health:
-            return await _health(projector, work, source, clock)
+            return await health_of(running, views, clock)
 
         async def show(_: Background) -> None:
             await health()
-            # What we have not read is not pruned from the ledger.
-            await source.read_by(f"projection:{SERVICE}:{view.name}", projector.checkpoint.offset)
+            await show_life(running, views, clock)
+            for projector in projectors:  # what was not read is not pruned from the ledger
+                reader = f"projection:{SERVICE}:{projector.projection.name}"
+                await projector.source.read_by(reader, projector.checkpoint.offset)
             await clock.sleep(SHOW_EVERY_S)
 
-        await enter(background("projection.show", show, clock=clock, chance=chance))
-        await serve_health(bindings.bus, health_subject(SERVICE), NAME, health)
+        await enter(background("projection.show", show, clock=clock, chance=bindings.chance))
+        await serve_health(bus, health_subject(SERVICE), NAME, health)
         yield Running(NAME, health)
 
 
-async def keep_projecting(
-    projector: Projector, nats: Client, batch_events_max: int, shown: Background
+async def _begun(
+    projection: Projection, views: ViewStore, source: Outbox, settings: Settings, clock: Clock
+) -> Projector:
+    """Return the projector of a read model whose tables and checkpoint are there."""
+    await views.migrate(projection.name, projection.tables)
+    projector = Projector(
+        projection,
+        views,
+        source,
+        on_applied=partial(applied, projection.name),
+        clock=clock,
+        parked_max=settings.parked_max,
+    )
+    await projector.begin()
+    return projector
+
+
+async def _serve(
+    bus: Bus, views: ViewStore, projectors: Sequence[Projector], wait_max_s: float
 ) -> None:
-    """Follow the log from the checkpoint until an error; whoever runs this runs it again."""
-    after = await projector.start()
-    reader = LogReader(nats, projector.projection.log, batch_events_max=batch_events_max)
-    async with aclosing(reader.batches(after=after)) as batches:
-        async for batch in batches:
-            await projector.project(batch)
-            shown.recovered()
-
-
-def _applied(name: str, batch: Sequence[LogEvent]) -> None:
-    PROJECTION_EVENTS.labels(name).inc(len(batch))
-    mark(f"project.{name}", (event.traceparent for event in batch))
-
-
-async def _health(projector: Projector, work: Background, source: Outbox, clock: Clock) -> Health:
-    view = projector.projection
-    checkpoint = await projector.views.checkpoint(view.name, view.log)
-    lag = await projection_lag(source, checkpoint.offset, clock)
-    PROJECTION_LAG_EVENTS.labels(view.name).set(lag.events)
-    PROJECTION_LAG_SECONDS.labels(view.name).set(lag.seconds)
-    missing = [work.trouble] if work.trouble else []
-    if lag.seconds > view.staleness_budget_s:
-        missing.append(
-            f"{view.name} is {lag.seconds:.1f} s behind; {view.staleness_budget_s} allowed"
-        )
-    return Health(tuple(missing), {f"projection.{view.name}": lag})
+    """Answer queries of the read models, and orders about what is parked."""
+    by_name = {projector.projection.name: projector for projector in projectors}
+    counters = CounterQueries(views, by_name[CounterView.name], wait_max_s)
+    parkings = {name: projector.parking for name, projector in by_name.items()}
+    handlers: dict[str, Handler] = {
+        GetCounter.subject: counters.get,
+        ListCounters.subject: counters.list,
+        GetTenantTotals.subject: partial(answer_totals, views),
+        ListActivity.subject: partial(answer_activity, views),
+        retry_subject(SERVICE): partial(answer_retry, parkings),
+    }
+    for subject, handler in handlers.items():
+        await bus.serve(subject, observed(handler))

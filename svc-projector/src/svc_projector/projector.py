@@ -9,27 +9,32 @@ broker, and its offset given to another event. So it waits the moment that recor
 that never gets into the ledger (somebody else published it) is never folded.
 
 Offsets are dense, so a gap is visible at once. A redelivery is a no-op, a second instance is fenced by
-the compare-and-set on the checkpoint. After any error whoever runs this starts again from the
-checkpoint, which is in the database: the broker's consumer state is disposable.
+the compare-and-set on the checkpoint. An event that cannot be folded is parked (`flotilla.parking`).
+After any other error whoever runs this starts again from the checkpoint, which is in the database: the
+broker's consumer state is disposable.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from flotilla import (
     Checkpoint,
+    Clock,
     Corrupt,
+    Fenced,
     LogEvent,
     Offset,
     Outbox,
-    OutboxEntry,
     Projection,
+    SystemClock,
     Unavailable,
+    ViewSession,
     ViewStore,
 )
 from flotilla.outbox import START
-from flotilla.store import tenant_of
+from flotilla.parking import PARKED_MAX, Parking
 
 BATCH_EVENTS_MAX = 500
 RECORDED_LOOKS_MAX = 500
@@ -51,10 +56,24 @@ class Projector:
     pause: Callable[[float], Awaitable[None]] = asyncio.sleep
     moved: asyncio.Condition = field(default_factory=asyncio.Condition)
     """Notified whenever the view moved: whoever waits for a version looks again."""
+    clock: Clock = field(default_factory=SystemClock)
+    parked_max: int = PARKED_MAX
+    parking: Parking = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.parking = Parking(self.projection, self.views, self.clock, self.parked_max)
+
+    async def begin(self) -> None:
+        """Make sure that there is a checkpoint: one that never moved is told from one that is not."""
+        name, log = self.projection.name, self.projection.log
+        if (await self.views.checkpoint(name, log)).offset == START:
+            with suppress(Fenced):  # another instance was faster
+                await self.views.advance(name, log, (START, Checkpoint(START)), _nothing)
 
     async def start(self) -> Offset:
         """Return where to go on: the checkpoint in the database."""
         self.checkpoint = await self.views.checkpoint(self.projection.name, self.projection.log)
+        await self.parking.load()
         return self.checkpoint.offset
 
     async def project(self, batch: Sequence[LogEvent]) -> None:
@@ -62,8 +81,8 @@ class Projector:
 
         Raises:
             Fenced: another instance moved the checkpoint.
-            Unavailable: a store did not answer, or the ledger does not have an offset yet; nothing
-                was applied that is not checkpointed.
+            Unavailable: a store did not answer, the ledger does not have an offset yet, or too much is
+                parked; nothing was applied that is not checkpointed.
             Corrupt: an event is in neither the stream nor the store.
 
         """
@@ -102,20 +121,18 @@ class Projector:
                     f"{self.projection.name}: offset {last + 1} of {self.projection.log} is neither"
                     " in the stream nor in the ledger; see docs/runbooks/projector.md"
                 )
-            await self._apply([_log_event(entry) for entry in entries])
+            await self._apply([LogEvent.of(entry) for entry in entries])
 
     async def _apply(self, batch: Sequence[LogEvent]) -> None:
-        end = Checkpoint(batch[-1].offset, batch[-1].recorded_at)
-        await self.views.advance(
-            self.projection.name,
-            self.projection.log,
-            (self.checkpoint.offset, end),
-            lambda view: self.projection.apply(view, batch),
-        )
-        self.checkpoint = end
-        self.on_applied(batch)
-        async with self.moved:
-            self.moved.notify_all()
+        async for part in self.parking.fold(self.checkpoint.offset, batch):
+            self.checkpoint = Checkpoint(part[-1].offset, part[-1].recorded_at)
+            self.on_applied(part)
+            async with self.moved:
+                self.moved.notify_all()
+
+
+async def _nothing(_: ViewSession) -> None:
+    return
 
 
 def _dense_runs(events: Sequence[LogEvent]) -> Iterator[Sequence[LogEvent]]:
@@ -125,17 +142,3 @@ def _dense_runs(events: Sequence[LogEvent]) -> Iterator[Sequence[LogEvent]]:
         if n == len(events) or events[n].offset != events[n - 1].offset + 1:
             yield events[start:n]
             start = n
-
-
-def _log_event(entry: OutboxEntry) -> LogEvent:
-    event = entry.event
-    return LogEvent(
-        entry.offset or Offset(0),
-        tenant_of(event.stream),
-        event.stream,
-        event.version,
-        event.type,
-        event.payload.encode(),
-        event.recorded_at,
-        event.metadata.get("traceparent"),
-    )

@@ -7,11 +7,19 @@ from dataclasses import dataclass
 
 from flotilla import Answer, Rejected, Request, Unavailable, ViewStore
 from flotilla.commands import parse
-from flotilla_contracts.counter import CounterReply, GetCounter, ListCounters
+from flotilla_contracts.counter import (
+    CounterReply,
+    GetCounter,
+    GetTenantTotals,
+    ListActivity,
+    ListCounters,
+)
 from flotilla_contracts.errors import ErrorCode
 from flotilla_contracts.message import IDENTIFIER_PATTERN
+from svc_projector.activity import list_activity
 from svc_projector.counters import get_counter, list_counters
 from svc_projector.projector import Projector
+from svc_projector.totals import get_totals
 
 LOOK_AGAIN_S = 0.05
 """Another process may move the view, and nobody here would hear of it."""
@@ -71,6 +79,22 @@ class CounterQueries:
                 f"the view has not seen {token} within {limit_s} s; try again",
                 code=ErrorCode.VIEW_BEHIND,
             ) from error
+
+
+async def answer_totals(views: ViewStore, request: Request) -> Answer:
+    """Answer with the tenant's totals."""
+    parse(GetTenantTotals, request)
+    found = await get_totals(views, request.context.tenant)
+    return Answer(found.model_dump_json().encode())
+
+
+async def answer_activity(views: ViewStore, request: Request) -> Answer:
+    """Answer with a page of what happened to the tenant's counters."""
+    query = parse(ListActivity, request)
+    page = await list_activity(
+        views, request.context.tenant, before=query.before, limit=query.limit
+    )
+    return Answer(page.model_dump_json().encode())
 
 
 async def _notified(condition: asyncio.Condition) -> None:

@@ -20,7 +20,9 @@ from flotilla_contracts.counter import (
     DecrementCounter,
     GetCounter,
     GetCounterHistory,
+    GetTenantTotals,
     IncrementCounter,
+    ListActivity,
     ListCounters,
     ResetCounter,
 )
@@ -78,12 +80,14 @@ class Gateway:
 
 
 def counter_routes(gateway: Gateway) -> list[HTTPRouteHandler]:
-    """Return the routes below `/v1/counters`."""
+    """Return the routes of counters, one or all of a tenant's."""
     return [
         *(_command_route(gateway, verb, kind) for verb, kind in COMMANDS.items()),
         _get_route(gateway),
         _list_route(gateway),
         _history_route(gateway),
+        _totals_route(gateway),
+        _activity_route(gateway),
     ]
 
 
@@ -173,6 +177,31 @@ def _history_route(gateway: Gateway) -> HTTPRouteHandler:
         return Reply(answer.body, NO_STORE)
 
     return get_history
+
+
+def _totals_route(gateway: Gateway) -> HTTPRouteHandler:
+    @route("/v1/totals", http_method=_READ, name="get-totals")
+    async def get_totals(request: AnyRequest) -> Reply:
+        scope = request.scope
+        context = gateway.context(Exchange.of(scope))
+        parameters(scope["query_string"])
+        answer = await gateway.ask(_message(GetTenantTotals, None, {}), context)
+        return Reply(answer.body, NO_STORE)
+
+    return get_totals
+
+
+def _activity_route(gateway: Gateway) -> HTTPRouteHandler:
+    @route("/v1/activity", http_method=_READ, name="list-activity")
+    async def list_activity(request: AnyRequest) -> Reply:
+        scope = request.scope
+        context = gateway.context(Exchange.of(scope))
+        given = parameters(scope["query_string"], "limit", "before")
+        fields = integers(given, "limit", "before")
+        answer = await gateway.ask(_message(ListActivity, None, fields), context)
+        return Reply(answer.body, NO_STORE)
+
+    return list_activity
 
 
 def _reading(gateway: Gateway, exchange: Exchange) -> Context:

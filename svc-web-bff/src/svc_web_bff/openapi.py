@@ -12,10 +12,15 @@ from importlib.resources import files
 from pathlib import Path
 
 from flotilla_contracts import ErrorCode
-from svc_web_bff.openapi_parts import (
+from svc_web_bff.openapi_examples import (
+    ACTIVITY_EXAMPLE,
     COUNTER_EXAMPLE,
     HISTORY_EXAMPLE,
     PAGE_EXAMPLE,
+    TOTALS_EXAMPLE,
+)
+from svc_web_bff.openapi_parts import (
+    COMMAND_TEXTS,
     Json,
     answer,
     bodiless,
@@ -114,6 +119,8 @@ def _counter_paths() -> Json:
         one: {"get": _get()},
         "/v1/counters": {"get": _list()},
         f"{one}/history": {"get": _history()},
+        "/v1/totals": {"get": _totals()},
+        "/v1/activity": {"get": _activity()},
     }
 
 
@@ -123,7 +130,7 @@ def _command(verb: str, summary: str, example: Json, *codes: ErrorCode) -> Json:
         "operationId": f"{verb}Counter",
         "tags": ["Counters"],
         "summary": summary,
-        "description": _COMMAND_TEXTS[verb],
+        "description": COMMAND_TEXTS[verb],
         "parameters": _parameters("CounterId", "IdempotencyKey", "IfMatch", *_WHO),
         "requestBody": {
             "required": bool(example),
@@ -165,35 +172,62 @@ def _get() -> Json:
 
 
 def _list() -> Json:
-    return {
-        "operationId": "listCounters",
-        "tags": ["Counters"],
-        "summary": "All counters of the tenant",
-        "description": "The tenant's counters in order of their ids, a page at a time.",
-        "parameters": _parameters("Limit", "Cursor", "ConsistencyToken", *_WHO),
-        "responses": {
-            "200": answer("A page.", ref("schemas", "CounterPage"), PAGE_EXAMPLE),
-            **problems(
-                *_READ_CODES,
-                ErrorCode.CURSOR_INVALID,
-                ErrorCode.CONSISTENCY_TOKEN_INVALID,
-                ErrorCode.VIEW_BEHIND,
-            ),
-        },
-    }
+    return _page(
+        ("listCounters", "All counters of the tenant"),
+        "The tenant's counters in order of their ids, a page at a time.",
+        ("Limit", "Cursor", "ConsistencyToken"),
+        answer("A page.", ref("schemas", "CounterPage"), PAGE_EXAMPLE),
+        ErrorCode.CURSOR_INVALID,
+        ErrorCode.CONSISTENCY_TOKEN_INVALID,
+        ErrorCode.VIEW_BEHIND,
+    )
 
 
 def _history() -> Json:
+    return _page(
+        ("getCounterHistory", "What happened to a counter"),
+        "Its events, oldest first, from the store itself: always current.",
+        ("CounterId", "After", "Limit"),
+        answer("A page.", ref("schemas", "HistoryPage"), HISTORY_EXAMPLE),
+        ErrorCode.COUNTER_NOT_FOUND,
+        ErrorCode.ROUTE_NOT_FOUND,
+    )
+
+
+def _totals() -> Json:
+    return _page(
+        ("getTotals", "All counters of the tenant together"),
+        "How many there are and the sum of their values, from the read model.",
+        (),
+        answer("The totals.", ref("schemas", "TenantTotals"), TOTALS_EXAMPLE),
+    )
+
+
+def _activity() -> Json:
+    return _page(
+        ("listActivity", "What happened last"),
+        "The last events of all the tenant's counters, newest first, a page at a time."
+        " Old ones are forgotten here; a counter's history has them all.",
+        ("Limit", "Before"),
+        answer("A page.", ref("schemas", "ActivityPage"), ACTIVITY_EXAMPLE),
+    )
+
+
+def _page(
+    name: tuple[str, str],
+    description: str,
+    parameters: tuple[str, ...],
+    found: Json,
+    *codes: ErrorCode,
+) -> Json:
+    """Return a read without an ETag; `name` is the operation's id and its summary."""
     return {
-        "operationId": "getCounterHistory",
+        "operationId": name[0],
         "tags": ["Counters"],
-        "summary": "What happened to a counter",
-        "description": "Its events, oldest first, from the store itself: always current.",
-        "parameters": _parameters("CounterId", "After", "Limit", *_WHO),
-        "responses": {
-            "200": answer("A page.", ref("schemas", "HistoryPage"), HISTORY_EXAMPLE),
-            **problems(*_READ_CODES, ErrorCode.COUNTER_NOT_FOUND, ErrorCode.ROUTE_NOT_FOUND),
-        },
+        "summary": name[1],
+        "description": description,
+        "parameters": _parameters(*parameters, *_WHO),
+        "responses": {"200": found, **problems(*_READ_CODES, *codes)},
     }
 
 
@@ -266,11 +300,6 @@ def _parameters(*names: str) -> list[Json]:
 
 
 _NO_LAG = {"events": 0, "seconds": 0.0}
-_COMMAND_TEXTS = {
-    "increment": "Adds `by` to the counter. The first step opens it at 0.",
-    "decrement": "Takes `by` off the counter. Below its lower bound it is refused.",
-    "reset": "Sets the counter back to 0. A counter that is at 0 stays as it is.",
-}
 
 if __name__ == "__main__":
     sys.exit(main())

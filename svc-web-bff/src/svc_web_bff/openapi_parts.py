@@ -7,22 +7,21 @@ from pydantic.json_schema import models_json_schema
 from flotilla_contracts import PROBLEMS, ErrorCode, FieldError, Problem
 from flotilla_contracts.counter import (
     PAGE_SIZE_MAX,
+    ActivityPage,
     CounterPage,
     CounterReply,
     DecrementCounter,
     HistoryPage,
     IncrementCounter,
+    TenantTotals,
 )
 from flotilla_contracts.health import LagReply
 from flotilla_contracts.message import IDENTIFIER_LENGTH_MAX, IDENTIFIER_PATTERN
 from svc_web_bff.headers import KEY_LENGTH_MAX, VERSION_PATTERN
+from svc_web_bff.openapi_examples import CORRELATION, COUNTER, CURSOR, KEY, TENANT, TOKEN
 
 type Json = dict[str, Any]
 
-TENANT, COUNTER, KEY = "acme", "visits", "01JD3Z9Q6V6J5N0X2B7RTWKQ8M"
-CURSOR = "dmlzaXRz"
-TOKEN = f"{TENANT}/counter/{COUNTER}@7"
-CORRELATION = "0193a5c1-7c1e-7d3a-9c53-0f6a3c2b1d4e"
 PROBLEM_JSON = "application/problem+json"
 
 _KEY_PATTERN = (
@@ -38,20 +37,6 @@ _IDENTIFIER = _TEXT | {
     "maxLength": IDENTIFIER_LENGTH_MAX,
 }
 _EVERYWHERE = {"X-Correlation-Id": {"$ref": "#/components/headers/X-Correlation-Id"}}
-
-COUNTER_EXAMPLE: Json = {"counter_id": COUNTER, "value": 42, "version": 7}
-PAGE_EXAMPLE: Json = {"items": [COUNTER_EXAMPLE], "next_cursor": CURSOR}
-HISTORY_EXAMPLE: Json = {
-    "items": [
-        {
-            "version": 7,
-            "type": "counter.incremented.v1",
-            "recorded_at": "2026-11-22T17:04:05.123456Z",
-            "data": {"counter_id": COUNTER, "by": 5, "value": 42},
-        }
-    ],
-    "next_after": None,
-}
 
 
 def ref(kind: str, name: str) -> Json:
@@ -125,6 +110,8 @@ def _schemas() -> Json:
             (CounterReply, "serialization"),
             (CounterPage, "serialization"),
             (HistoryPage, "serialization"),
+            (TenantTotals, "serialization"),
+            (ActivityPage, "serialization"),
             (Problem, "serialization"),
             (LagReply, "serialization"),
         ],
@@ -137,6 +124,9 @@ def _schemas() -> Json:
     )
     schemas["HistoryPage"]["properties"]["next_after"]["description"] = (
         "Give it back as `after` to get the next page; null on the last one."
+    )
+    schemas["ActivityPage"]["properties"]["next_before"]["description"] = (
+        "Give it back as `before` to get the next page; null on the last one."
     )
     for name, model in (("IncrementBody", IncrementCounter), ("DecrementBody", DecrementCounter)):
         schemas[name] = _body_schema(name, model.model_json_schema())
@@ -212,6 +202,7 @@ def _parameters() -> Json:
     integer: Json = {"type": "integer"}
     page = integer | {"minimum": 1, "maximum": PAGE_SIZE_MAX, "default": 50}
     after = integer | {"minimum": 0, "maximum": 2**53 - 1, "default": 0}
+    before = integer | {"minimum": 1, "maximum": 2**53 - 1}
     cursor = {"type": "string", "pattern": "^[A-Za-z0-9_-]+$"}
     return {
         "CounterId": _parameter(
@@ -249,6 +240,7 @@ def _parameters() -> Json:
         "Limit": _parameter("query", "limit", page, 50, "How many at most."),
         "Cursor": _parameter("query", "cursor", cursor, CURSOR, _CURSOR_TEXT),
         "After": _parameter("query", "after", after, 0, _AFTER_TEXT),
+        "Before": _parameter("query", "before", before, 4712, _BEFORE_TEXT),
     }
 
 
@@ -299,3 +291,9 @@ _READ_YOUR_WRITE_TEXT = (
 _CORRELATION_TEXT = "Your id for this conversation. What does not look like an id is replaced."
 _CURSOR_TEXT = "The `next_cursor` of the page before. Leave it out for the first page."
 _AFTER_TEXT = "Only events with versions greater than this: the `next_after` of the page before."
+_BEFORE_TEXT = "Only what is before this offset: the `next_before` of the page before."
+COMMAND_TEXTS = {
+    "increment": "Adds `by` to the counter. The first step opens it at 0.",
+    "decrement": "Takes `by` off the counter. Below its lower bound it is refused.",
+    "reset": "Sets the counter back to 0. A counter that is at 0 stays as it is.",
+}

@@ -61,8 +61,12 @@ def read_migrations(package: str) -> list[Migration]:
 
 def table_migrations(projection: str, tables: Sequence[str]) -> tuple[str, list[Migration]]:
     """Return the component and the migrations that a projection's `tables` stand for."""
-    steps = [Migration(n, f"table_{n}", sql) for n, sql in enumerate(tables, start=1)]
-    return f"projection:{projection}", steps
+    return f"projection:{projection}", numbered(tables)
+
+
+def numbered(tables: Sequence[str]) -> list[Migration]:
+    """Return DDL, oldest first, as its migrations, versions 1, 2, 3 and so on."""
+    return [Migration(n, f"table_{n}", sql) for n, sql in enumerate(tables, start=1)]
 
 
 def plan(

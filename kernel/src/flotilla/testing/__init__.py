@@ -6,6 +6,7 @@ one. Nothing in a suite skips.
 
 from flotilla.testing.lease import LeaseStoreContract
 from flotilla.testing.outbox import OutboxContract
+from flotilla.testing.parking import ParkingContract
 from flotilla.testing.spec import Spec
 from flotilla.testing.store import EventStoreContract
 from flotilla.testing.views import ViewStoreContract
@@ -16,6 +17,7 @@ __all__ = [
     "LeaseStoreContract",
     "ManualClock",
     "OutboxContract",
+    "ParkingContract",
     "Spec",
     "SteppedClock",
     "ViewStoreContract",

@@ -29,6 +29,10 @@ async def add(view: ViewSession) -> None:
     await view.execute_many(UPSERT, [("a", 1), ("b", 2)])
 
 
+async def nothing(_view: ViewSession) -> None:
+    """Write nothing."""
+
+
 class ViewStoreContract:
     """One subclass an adapter; one method a promise."""
 
@@ -106,6 +110,39 @@ class ViewStoreContract:
 
         assert Offset(0) == (await views.checkpoint("tally", "other")).offset
         assert Offset(0) == (await views.checkpoint("other", "thing")).offset
+
+    async def test_a_projection_may_begin_before_there_is_an_event(self, views: ViewStore) -> None:
+        """So that one that folds nothing can be told from one that nobody has."""
+        for _ in range(2):
+            await views.advance("tally", "thing", step(0, 0), nothing)
+        assert [("tally", "thing", 0)] == [
+            (name, log, at.offset) for name, log, at in await views.checkpoints()
+        ]
+
+        await views.advance("tally", "thing", step(0, 2), add)
+
+        assert [("a", 1), ("b", 2)] == await self.rows(views)
+        with pytest.raises(Fenced):
+            await views.advance("tally", "thing", step(0, 0), nothing)
+        assert Offset(2) == (await views.checkpoint("tally", "thing")).offset
+
+    async def test_a_transaction_without_a_checkpoint_is_one_too(self, views: ViewStore) -> None:
+        """All of it is written, or nothing; no checkpoint moves."""
+
+        async def fail(view: ViewSession) -> None:
+            await add(view)
+            raise RuntimeError("on purpose")
+
+        await views.transact(add)
+        with pytest.raises(RuntimeError, match="on purpose"):
+            await views.transact(fail)
+
+        assert [("a", 1), ("b", 2)] == await self.rows(views)
+        assert [] == list(await views.checkpoints())
+
+    async def test_nobody_waits_for_a_lock_when_nobody_has_one(self, views: ViewStore) -> None:
+        """Whoever can see locks sees none."""
+        assert [] == list(await views.lock_waits())
 
     async def rows(self, views: ViewStore) -> list[tuple[object, ...]]:
         """Return what is in the view."""

@@ -7,15 +7,19 @@ from dataclasses import dataclass, field
 from flotilla.bus import Answer, Bus, Handler, Request
 from flotilla.errors import KeyReused, Rejected, Unavailable, VersionMismatch
 from flotilla_contracts.counter import (
+    ActivityPage,
     CounterPage,
     CounterReply,
     DecrementCounter,
     GetCounter,
     GetCounterHistory,
+    GetTenantTotals,
     HistoryPage,
     IncrementCounter,
+    ListActivity,
     ListCounters,
     ResetCounter,
+    TenantTotals,
 )
 from flotilla_contracts.health import HealthReply, LagReply, health_subject
 
@@ -48,6 +52,8 @@ class InMemoryFleet:
             GetCounter.subject: self._get,
             ListCounters.subject: self._list,
             GetCounterHistory.subject: self._history,
+            GetTenantTotals.subject: self._totals,
+            ListActivity.subject: self._activity,
             health_subject("counter"): self._health,
         }
         for subject, handler in handlers.items():
@@ -143,6 +149,36 @@ class InMemoryFleet:
             "next_after": items[query.limit - 1]["version"] if more else None,
         }
         return Answer(HistoryPage.model_validate_json(json.dumps(page)).model_dump_json().encode())
+
+    def _totals(self, request: Request) -> Answer:
+        mine = [c for (tenant, _), c in self._counters.items() if tenant == request.context.tenant]
+        reply = TenantTotals(
+            counters=len(mine),
+            value_sum=sum(counter.value for counter in mine),
+            events=sum(len(counter.events) for counter in mine),
+        )
+        return Answer(reply.model_dump_json().encode())
+
+    def _activity(self, request: Request) -> Answer:
+        """Here one counter's events all come after the other's: the order of a log is not known."""
+        query = ListActivity.model_validate_json(request.body)
+        events = [
+            {"counter_id": key, "type": kind, "recorded_at": _RECORDED_AT}
+            for (tenant, key), counter in self._counters.items()
+            for kind, _ in counter.events
+            if tenant == request.context.tenant
+        ]
+        items = [
+            {"offset": offset, **entry}
+            for offset, entry in reversed(list(enumerate(events, 1)))
+            if query.before is None or offset < query.before
+        ]
+        more = len(items) > query.limit
+        page = {
+            "items": items[: query.limit],
+            "next_before": items[query.limit - 1]["offset"] if more else None,
+        }
+        return Answer(ActivityPage.model_validate_json(json.dumps(page)).model_dump_json().encode())
 
     def _health(self, _request: Request) -> Answer:
         reply = HealthReply(

@@ -13,7 +13,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from flotilla.clock import Clock
+from flotilla.clock import Clock, to_us
 from flotilla.errors import Corrupt, Rejected
 from flotilla.store import (
     EMPTY,
@@ -31,7 +31,7 @@ from flotilla.store import (
     Version,
 )
 from flotilla.stores.libsql.connection import Connection, Refused, read_sql
-from flotilla.stores.libsql.rows import claims_json, reply, to_us
+from flotilla.stores.libsql.rows import claims_json, reply
 from flotilla.stores.storable import Unstorable, check_storable
 
 _HEADS, _REPLIES, _MOVE_AGGREGATES = map(read_sql, ("heads", "replies", "move_aggregates"))

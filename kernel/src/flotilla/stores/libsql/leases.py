@@ -4,10 +4,9 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Self
 
-from flotilla.clock import Clock, SystemClock
+from flotilla.clock import Clock, SystemClock, to_us
 from flotilla.lease import Lease, LeaseStatus
 from flotilla.stores.libsql.connection import LOCK_WAIT_S, Connection, Database, open_database
-from flotilla.stores.libsql.rows import to_us
 from flotilla.stores.libsql.schema import migrate
 from flotilla.stores.migrations import Migration
 

@@ -2,24 +2,11 @@
 
 import json
 from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from flotilla.clock import from_us
 from flotilla.outbox import Offset, OutboxEntry
 from flotilla.store import ClaimKey, RecordedEvent, StoredReply, StreamId, Version
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
-
-
-def to_us(at: datetime) -> int:
-    """Return microseconds since 1970, exactly."""
-    return (at - _EPOCH) // _MICROSECOND
-
-
-def from_us(at_us: int) -> datetime:
-    """Return the moment, in UTC."""
-    return _EPOCH + at_us * _MICROSECOND
 
 
 def recorded(row: Iterable[Any]) -> RecordedEvent:

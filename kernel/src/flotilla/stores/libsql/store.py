@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Self
 
-from flotilla.clock import Clock, SystemClock
+from flotilla.clock import Clock, SystemClock, from_us, to_us
 from flotilla.errors import Corrupt
 from flotilla.outbox import START, LogReader, LogStatus, Offset, OutboxEntry, pruned
 from flotilla.projection import Row
@@ -30,7 +30,7 @@ from flotilla.stores.libsql.connection import (
     open_read_only,
     read_sql,
 )
-from flotilla.stores.libsql.rows import claims_json, entry, from_us, recorded, reply, to_us
+from flotilla.stores.libsql.rows import claims_json, entry, recorded, reply
 from flotilla.stores.libsql.schema import check
 from flotilla.stores.libsql.schema import migrate as migrate_schema
 from flotilla.stores.migrations import read_migrations

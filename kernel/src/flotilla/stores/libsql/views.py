@@ -7,10 +7,12 @@ from contextlib import asynccontextmanager
 from functools import lru_cache
 from typing import Any, Self
 
-from flotilla.clock import Clock, SystemClock
+from flotilla.clock import Clock, SystemClock, from_us, to_us
 from flotilla.errors import Unavailable
+from flotilla.heartbeat import TABLES as HEARTBEAT_TABLES
 from flotilla.outbox import START, Offset
-from flotilla.projection import Checkpoint, Fenced, Row, ViewSession
+from flotilla.parked import TABLES as PARKED_TABLES
+from flotilla.projection import Checkpoint, Fenced, LockWait, Row, ViewSession
 from flotilla.stores.libsql.connection import (
     LOCK_WAIT_S,
     Connection,
@@ -19,9 +21,8 @@ from flotilla.stores.libsql.connection import (
     open_database,
     open_read_only,
 )
-from flotilla.stores.libsql.rows import from_us, to_us
 from flotilla.stores.libsql.schema import check, migrate
-from flotilla.stores.migrations import Migration, table_migrations
+from flotilla.stores.migrations import Migration, numbered, table_migrations
 
 APPLY_LIMIT_S = 60.0
 """How long one batch may hold the write lock."""
@@ -41,7 +42,9 @@ create table projection_checkpoint (
 )
 _BEGIN = """
 insert into projection_checkpoint (projection, log, "offset", recorded_at) values (?1, ?2, ?3, ?4)
-on conflict (projection, log) do nothing
+on conflict (projection, log) do update set
+    "offset" = excluded."offset", recorded_at = excluded.recorded_at
+where projection_checkpoint."offset" = 0
 """
 _MOVE = """
 update projection_checkpoint set "offset" = ?3, recorded_at = ?4
@@ -111,6 +114,8 @@ class LibsqlViews:
         async with open_database(url, lock_wait_s=lock_wait_s) as database:
             views = cls(database, clock=clock or SystemClock())
             await views._migrate("views", [_CHECKPOINTS])
+            await views._migrate("parking", numbered(PARKED_TABLES))
+            await views._migrate("heartbeat", numbered(HEARTBEAT_TABLES))
             yield views
 
     async def migrate(self, projection: str, tables: Sequence[str]) -> None:
@@ -138,18 +143,13 @@ class LibsqlViews:
 
         Raises `Unavailable`, with nothing written, when `apply` takes longer than `APPLY_LIMIT_S`.
         """
-        writer = self._database.writer
-        session = LibsqlSession(writer)
-        async with self._turn:
-            try:
-                await writer.run(lambda connection: _move(connection, projection, log, step))
-                await _within_limit(apply(session), f"{projection}: a batch")
-                session.end()
-                await writer.run(Connection.commit)
-            except BaseException:
-                session.end()
-                writer.post(Connection.rollback)  # before any later job, also when we are cancelled
-                raise
+        await self._write(
+            lambda connection: _move(connection, projection, log, step), apply, projection
+        )
+
+    async def transact(self, apply: Callable[[ViewSession], Awaitable[None]]) -> None:
+        """Run `apply` in one transaction that moves no checkpoint."""
+        await self._write(Connection.begin, apply, "the views")
 
     async def fetch(self, sql: str, *parameters: object) -> Sequence[Row]:
         """Return the rows of a query."""
@@ -162,6 +162,29 @@ class LibsqlViews:
             'select projection, log, "offset", recorded_at from projection_checkpoint order by 1, 2'
         )
         return [(str(p), str(log), _checkpoint(*end)) for p, log, *end in rows]
+
+    async def lock_waits(self) -> Sequence[LockWait]:
+        """Return nothing: SQLite does not tell who has its lock."""
+        return []
+
+    async def _write(
+        self,
+        begin: Callable[[Connection], None],
+        apply: Callable[[ViewSession], Awaitable[None]],
+        what: str,
+    ) -> None:
+        writer = self._database.writer
+        session = LibsqlSession(writer)
+        async with self._turn:
+            try:
+                await writer.run(begin)
+                await _within_limit(apply(session), f"{what}: a batch")
+                session.end()
+                await writer.run(Connection.commit)
+            except BaseException:
+                session.end()
+                writer.post(Connection.rollback)  # before any later job, also when we are cancelled
+                raise
 
     async def _migrate(self, component: str, steps: Sequence[Migration]) -> None:
         now_us = to_us(self._clock.now())

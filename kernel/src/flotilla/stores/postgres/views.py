@@ -1,15 +1,24 @@
 """Read models on Postgres, with their checkpoints in the same transaction."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import Self
 
 import asyncpg
 
+from flotilla.errors import Unavailable
+from flotilla.heartbeat import TABLES as HEARTBEAT_TABLES
 from flotilla.outbox import START, Offset
-from flotilla.projection import Checkpoint, Fenced, Row, ViewSession
-from flotilla.stores.migrations import Migration, table_migrations
-from flotilla.stores.postgres.connection import Connections, migrate, prepare, schema_of
+from flotilla.parked import TABLES as PARKED_TABLES
+from flotilla.projection import Checkpoint, Fenced, LockWait, Row, ViewSession
+from flotilla.stores.migrations import Migration, numbered, table_migrations
+from flotilla.stores.postgres.connection import (
+    Connections,
+    migrate,
+    prepare,
+    schema_of,
+    translated,
+)
 
 CONNECTIONS_MAX = 8
 _CHECKPOINTS = Migration(
@@ -25,9 +34,16 @@ create table projection_checkpoint (
 )
 """,
 )
+_COMPONENTS = {
+    "views": [_CHECKPOINTS],
+    "parking": numbered(PARKED_TABLES),
+    "heartbeat": numbered(HEARTBEAT_TABLES),
+}
 _BEGIN = """
 insert into projection_checkpoint (projection, log, "offset", recorded_at) values ($1, $2, $3, $4)
-on conflict (projection, log) do nothing
+on conflict (projection, log) do update set
+    "offset" = excluded."offset", recorded_at = excluded.recorded_at
+where projection_checkpoint."offset" = 0
 """
 _MOVE = """
 update projection_checkpoint set "offset" = $3, recorded_at = $4
@@ -35,19 +51,42 @@ where projection = $1 and log = $2 and "offset" = $5
 """
 
 
+_LOCK_WAITS = """
+select extract(epoch from clock_timestamp() - waiting.query_start)::float8,
+       holder.pid, holder.application_name, holder.state, holder.query
+from pg_stat_activity waiting
+cross join lateral unnest(pg_blocking_pids(waiting.pid)) blocking (pid)
+join pg_stat_activity holder on holder.pid = blocking.pid
+where waiting.application_name = $1 and waiting.wait_event_type = 'Lock'
+order by 1 desc limit 5
+"""
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Translate what the driver raises; a transaction that lost to another may be fine next time."""
+    with translated():
+        try:
+            yield
+        except asyncpg.TransactionRollbackError as error:  # a deadlock, or not serializable
+            raise Unavailable(f"postgres: {error}") from error
+
+
 class PostgresSession:
-    """A transaction on the views."""
+    """A transaction on the views. What the server refuses for a while is `Unavailable`."""
 
     def __init__(self, connection: asyncpg.Connection) -> None:
         self._connection = connection
 
     async def fetch(self, sql: str, *parameters: object) -> Sequence[Row]:
         """Return the rows of a query."""
-        return [tuple(row) for row in await self._connection.fetch(sql, *parameters)]
+        with _translated():
+            return [tuple(row) for row in await self._connection.fetch(sql, *parameters)]
 
     async def execute_many(self, sql: str, rows: Sequence[Row]) -> None:
         """Run a statement once for each row of parameters."""
-        await self._connection.executemany(sql, rows)
+        with _translated():
+            await self._connection.executemany(sql, rows)
 
 
 class PostgresViews:
@@ -67,7 +106,8 @@ class PostgresViews:
         schema, size_max = schema_of(service), CONNECTIONS_MAX
         connections = Connections(url, schema=schema, size_max=size_max, read_only=not migrate)
         try:
-            await prepare(connections, "views", [_CHECKPOINTS], schema=schema, write=migrate)
+            for component, steps in _COMPONENTS.items():
+                await prepare(connections, component, steps, schema=schema, write=migrate)
             yield cls(connections, schema=schema)
         finally:
             await connections.close()
@@ -107,6 +147,11 @@ class PostgresViews:
                 raise Fenced(f"{projection}: the checkpoint in {log} is not at {start} any more")
             await apply(PostgresSession(connection))
 
+    async def transact(self, apply: Callable[[ViewSession], Awaitable[None]]) -> None:
+        """Run `apply` in one transaction that moves no checkpoint."""
+        async with self._connections.use() as connection, connection.transaction():
+            await apply(PostgresSession(connection))
+
     async def fetch(self, sql: str, *parameters: object) -> Sequence[Row]:
         """Return the rows of a query."""
         async with self._connections.use() as connection:
@@ -118,3 +163,12 @@ class PostgresViews:
             'select projection, log, "offset", recorded_at from projection_checkpoint order by 1, 2'
         )
         return [(str(p), str(log), Checkpoint(o, at)) for p, log, o, at in rows]
+
+    async def lock_waits(self) -> Sequence[LockWait]:
+        """Return which of our connections wait for a lock, the longest first, and for whom."""
+        return [
+            LockWait(float(waits_s or 0), f"process {pid} ({name or 'unnamed'}, {state}): {query}")
+            for waits_s, pid, name, state, query in await self.fetch(
+                _LOCK_WAITS, f"flotilla-{self._schema}"
+            )
+        ]

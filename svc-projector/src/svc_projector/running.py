@@ -1,0 +1,121 @@
+"""A projection that runs: following its log, saying how it is, taking orders about what is parked."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from nats.aio.client import Client
+
+from flotilla import Answer, Clock, Health, Lag, LogEvent, Rejected, Request, ViewStore
+from flotilla.background import Background
+from flotilla.commands import parse
+from flotilla.heartbeat import Heartbeat, beat
+from flotilla.lag import projection_lag
+from flotilla.metrics import (
+    PROJECTION_EVENTS,
+    PROJECTION_LAG_EVENTS,
+    PROJECTION_LAG_SECONDS,
+    PROJECTION_PARKED_EVENTS,
+    PROJECTION_PARKED_OLDEST_SECONDS,
+)
+from flotilla.parked import parked_counts
+from flotilla.parking import Parking
+from flotilla.telemetry import mark
+from flotilla_contracts.parked import RetriedReply, RetryParked
+from svc_projector.log_reader import LogReader
+from svc_projector.projector import Projector
+
+NOBODY = Lag(0, 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class RunningProjection:
+    """A projector, and the work that drives it."""
+
+    projector: Projector
+    work: Background
+
+
+async def keep_projecting(
+    projector: Projector, nats: Client, batch_events_max: int, shown: Background
+) -> None:
+    """Follow the log from the checkpoint until an error; whoever runs this runs it again."""
+    after = await projector.start()
+    reader = LogReader(nats, projector.projection.log, batch_events_max=batch_events_max)
+    async with aclosing(reader.batches(after=after)) as batches:
+        async for batch in batches:
+            await projector.project(batch)
+            shown.recovered()
+
+
+def applied(name: str, batch: Sequence[LogEvent]) -> None:
+    """Count what a projection has folded, and leave a span in the traces of it."""
+    PROJECTION_EVENTS.labels(name).inc(len(batch))
+    mark(f"project.{name}", (event.traceparent for event in batch))
+
+
+async def health_of(running: Iterable[RunningProjection], views: ViewStore, clock: Clock) -> Health:
+    """Return what is missing, and how far each projection is behind: `projection.<name>`.
+
+    Parked events are told as `parked.<name>`, and do not make it unready: it answers, and one event
+    must not take every tenant's reads away. `flotilla status` and the metrics alarm.
+    """
+    missing: list[str] = []
+    lags: dict[str, Lag] = {}
+    parked = await _parked(views, clock)
+    for one in running:
+        projection = one.projector.projection
+        name = projection.name
+        checkpoint = await views.checkpoint(name, projection.log)
+        lag = lags[f"projection.{name}"] = await projection_lag(
+            one.projector.source, checkpoint.offset, clock
+        )
+        PROJECTION_LAG_EVENTS.labels(name).set(lag.events)
+        PROJECTION_LAG_SECONDS.labels(name).set(lag.seconds)
+        aside = parked.get((name, projection.log), NOBODY)
+        PROJECTION_PARKED_EVENTS.labels(name).set(aside.events)
+        PROJECTION_PARKED_OLDEST_SECONDS.labels(name).set(aside.seconds)
+        if aside.events:
+            lags[f"parked.{name}"] = aside
+        if one.work.trouble:
+            missing.append(one.work.trouble)
+        if lag.seconds > projection.staleness_budget_s:
+            missing.append(
+                f"{name} is {lag.seconds:.1f} s behind; {projection.staleness_budget_s} allowed"
+            )
+    return Health(tuple(missing), lags)
+
+
+async def _parked(views: ViewStore, clock: Clock) -> dict[tuple[str, str], Lag]:
+    """Return how many events are parked, and for how long the oldest."""
+    now = clock.now()
+    return {
+        (c.projection, c.log): Lag(c.events, max(0.0, (now - c.oldest_parked_at).total_seconds()))
+        for c in await parked_counts(views)
+    }
+
+
+async def show_life(running: Iterable[RunningProjection], views: ViewStore, clock: Clock) -> None:
+    """Leave a sign of life of every projection where its view is."""
+    now = clock.now()
+    beats = [
+        Heartbeat(p.name, p.log, p.staleness_budget_s, now, one.work.trouble or "")
+        for one in running
+        for p in [one.projector.projection]
+    ]
+    await beat(views, beats)
+
+
+async def answer_retry(parkings: Mapping[str, Parking], request: Request) -> Answer:
+    """Fold what is parked of a key again, and answer with how many events that were.
+
+    Raises `Rejected` when there is no such projection or key, or an event of it fails again.
+    """
+    wanted = parse(RetryParked, request)
+    if wanted.projection not in parkings:
+        known = ", ".join(sorted(parkings))
+        raise Rejected(
+            f"no projection {wanted.projection!r} runs here: {known}", code="projection-unknown"
+        )
+    events = await parkings[wanted.projection].retry(wanted.key)
+    return Answer(RetriedReply(events=events).model_dump_json().encode())
