@@ -10,8 +10,8 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from flotilla.errors import Conflict
-from flotilla.outbox import Offset
-from flotilla.store import StreamId, Version
+from flotilla.outbox import START, Offset, OutboxEntry
+from flotilla.store import StreamId, Version, tenant_of
 
 type Row = tuple[Any, ...]
 """A row of a query, or of parameters: what the SQL says."""
@@ -35,6 +35,21 @@ class LogEvent:
     payload: bytes
     recorded_at: datetime
     traceparent: str | None = None
+
+
+def as_log_event(entry: OutboxEntry) -> LogEvent:
+    """Return a published entry of an outbox as the log would deliver it."""
+    event = entry.event
+    return LogEvent(
+        entry.offset or START,
+        tenant_of(event.stream),
+        event.stream,
+        event.version,
+        event.type,
+        event.payload.encode(),
+        event.recorded_at,
+        event.metadata.get("traceparent"),
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,7 +40,9 @@ from flotilla_platform.options import (
 )
 from flotilla_platform.planning import find_topology, make_plan
 from flotilla_platform.reading import find_model, read_platform
+from flotilla_platform.rebuilding import REBUILD_EXAMPLES, rebuild
 from flotilla_platform.recounting import EVENTS_EXAMPLES, events
+from flotilla_platform.replaying import REPLAY_EXAMPLES, replay
 from flotilla_platform.runtime import Runtime, find_running
 from flotilla_platform.showing import (
     make_console,
@@ -72,6 +74,7 @@ app = typer.Typer(
         "flotilla up -t single-postgres -p 0    on PostgreSQL, on any free port",
         "flotilla status --watch                how far every log and projection is",
         "flotilla events acme/counter/visits    what happened to one aggregate",
+        "flotilla rebuild counters              make a read model again, and swap it in",
     )
     + "\n\n"
     + _EXIT_CODES,
@@ -221,6 +224,8 @@ def _watch(read: Callable[[], Status], *, json: bool) -> None:
 
 
 app.command(epilog=_examples(*EVENTS_EXAMPLES))(events)
+app.command(epilog=_examples(*REBUILD_EXAMPLES))(rebuild)
+app.command(epilog=_examples(*REPLAY_EXAMPLES))(replay)
 
 
 @app.command(

@@ -126,6 +126,55 @@ DiffOption = Annotated[
 JsonLinesOption = Annotated[
     bool, typer.Option("--json", help="Print stable JSON documents instead, one a line.")
 ]
+ProjectionArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="PROJECTION", help="Which one: see `flotilla status`.", show_default=False
+    ),
+]
+SourceOption = Annotated[
+    Literal["store", "stream"],
+    typer.Option(
+        "--source",
+        help="Where the log is read from: store is fast and always complete; stream is JetStream.",
+    ),
+]
+CheckOption = Annotated[
+    bool, typer.Option("--check", help="Build and compare only; swap nothing. 13 when different.")
+]
+DiscardOption = Annotated[
+    bool, typer.Option("--discard", help="Begin anew instead of going on with what was built.")
+]
+CancelOption = Annotated[
+    bool, typer.Option("--cancel", help="Drop what an interrupted rebuild has built, and end.")
+]
+RollbackOption = Annotated[
+    bool, typer.Option("--rollback", help="Make the view before the last swap live again, and end.")
+]
+ForgetOldOption = Annotated[
+    bool, typer.Option("--forget-old", help="Drop the view kept for --rollback, and end.")
+]
+FromOffsetOption = Annotated[
+    int | None,
+    typer.Option("--from-offset", min=1, max=VERSION_MAX, help="This offset and all after it."),
+]
+FromTimeOption = Annotated[
+    str | None,
+    typer.Option(
+        "--from-time",
+        metavar="ISO",
+        help="What was recorded since then: 2026-05-17T12:00:00Z",
+    ),
+]
+TenantOption = Annotated[
+    str | None, typer.Option("--tenant", help="This tenant's rows, from all of its events.")
+]
+StreamOption = Annotated[
+    str | None,
+    typer.Option(
+        "--stream", metavar="STREAM", help="One stream's rows: <tenant>/<aggregate>/<key>"
+    ),
+]
 DebugOption = Annotated[
     bool, typer.Option("--debug", help="Show where an error comes from, as a traceback.")
 ]

@@ -20,16 +20,16 @@ from dataclasses import dataclass, field
 from flotilla import (
     Checkpoint,
     Corrupt,
+    Fenced,
     LogEvent,
     Offset,
     Outbox,
-    OutboxEntry,
     Projection,
     Unavailable,
     ViewStore,
 )
 from flotilla.outbox import START
-from flotilla.store import tenant_of
+from flotilla.projection import as_log_event
 
 BATCH_EVENTS_MAX = 500
 RECORDED_LOOKS_MAX = 500
@@ -60,6 +60,8 @@ class Projector:
     async def project(self, batch: Sequence[LogEvent]) -> None:
         """Fold a batch; what is in it twice, or was folded already, is left out.
 
+        An empty one is the moment to notice that a rebuild or a rollback moved the checkpoint.
+
         Raises:
             Fenced: another instance moved the checkpoint.
             Unavailable: a store did not answer, or the ledger does not have an offset yet; nothing
@@ -67,11 +69,19 @@ class Projector:
             Corrupt: an event is in neither the stream nor the store.
 
         """
+        if not batch:
+            await self._check_fence()
         new = {event.offset: event for event in batch if event.offset > self.checkpoint.offset}
         for run in _dense_runs([new[offset] for offset in sorted(new)]):
             await self._close_gap(run[0].offset)
             await self._until_recorded(run[-1].offset)
             await self._apply(run)
+
+    async def _check_fence(self) -> None:
+        name, log = self.projection.name, self.projection.log
+        found = (await self.views.checkpoint(name, log)).offset
+        if found != self.checkpoint.offset:
+            raise Fenced(f"{name}: the checkpoint in {log} is at {found} now")
 
     async def _until_recorded(self, upto: Offset) -> None:
         """Return when the ledger has `upto`."""
@@ -102,7 +112,7 @@ class Projector:
                     f"{self.projection.name}: offset {last + 1} of {self.projection.log} is neither"
                     " in the stream nor in the ledger; see docs/runbooks/projector.md"
                 )
-            await self._apply([_log_event(entry) for entry in entries])
+            await self._apply([as_log_event(entry) for entry in entries])
 
     async def _apply(self, batch: Sequence[LogEvent]) -> None:
         end = Checkpoint(batch[-1].offset, batch[-1].recorded_at)
@@ -125,17 +135,3 @@ def _dense_runs(events: Sequence[LogEvent]) -> Iterator[Sequence[LogEvent]]:
         if n == len(events) or events[n].offset != events[n - 1].offset + 1:
             yield events[start:n]
             start = n
-
-
-def _log_event(entry: OutboxEntry) -> LogEvent:
-    event = entry.event
-    return LogEvent(
-        entry.offset or Offset(0),
-        tenant_of(event.stream),
-        event.stream,
-        event.version,
-        event.type,
-        event.payload.encode(),
-        event.recorded_at,
-        event.metadata.get("traceparent"),
-    )

@@ -8,8 +8,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Protocol
 
+from flotilla.clock import Clock
 from flotilla.outbox import Outbox
-from flotilla.projection import ViewStore
+from flotilla.projection import Projection, ViewStore
+from flotilla.shadow import ShadowStore
 from flotilla.store import EventStore
 
 
@@ -62,6 +64,34 @@ async def open_views(url: str, *, service: str) -> AsyncIterator[ViewStore]:
             from flotilla.stores.libsql import LibsqlViews  # noqa: PLC0415 - only what is used
 
             async with LibsqlViews.open(url, service=service) as libsql:
+                yield libsql
+        case _:
+            raise ValueError(_unknown(url))
+
+
+@asynccontextmanager
+async def open_shadows(
+    url: str, *, service: str, projection: Projection, clock: Clock
+) -> AsyncIterator[ShadowStore]:
+    """Yield the places of one projection's view among those of `service`. Raises as `open_store`."""
+    match url.split("://", 1)[0]:
+        case "postgresql" | "postgres":
+            from flotilla.stores.postgres.shadows import (  # noqa: PLC0415 - only what is used
+                PostgresShadows,
+            )
+
+            async with PostgresShadows.open(
+                url, service=service, projection=projection, clock=clock
+            ) as postgres:
+                yield postgres
+        case "libsql":
+            from flotilla.stores.libsql.shadows import (  # noqa: PLC0415 - only what is used
+                LibsqlShadows,
+            )
+
+            async with LibsqlShadows.open(
+                url, service=service, projection=projection, clock=clock
+            ) as libsql:
                 yield libsql
         case _:
             raise ValueError(_unknown(url))

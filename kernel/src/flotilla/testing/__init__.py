@@ -5,6 +5,7 @@ one. Nothing in a suite skips.
 """
 
 from flotilla.testing.outbox import OutboxContract
+from flotilla.testing.shadows import ShadowStoreContract
 from flotilla.testing.spec import Spec
 from flotilla.testing.store import EventStoreContract
 from flotilla.testing.views import ViewStoreContract
@@ -14,6 +15,7 @@ __all__ = [
     "EventStoreContract",
     "ManualClock",
     "OutboxContract",
+    "ShadowStoreContract",
     "Spec",
     "ViewStoreContract",
     "eventually",
