@@ -23,11 +23,10 @@ from flotilla.errors import (
 )
 from flotilla.execute import execute
 from flotilla.lanes import Lanes
-from flotilla.outbox import LogStatus, Offset, Outbox, OutboxEntry
+from flotilla.outbox import LogEvent, LogStatus, Offset, Outbox, OutboxEntry
 from flotilla.projection import (
     Checkpoint,
     Fenced,
-    LogEvent,
     Projection,
     ViewSession,
     ViewStore,

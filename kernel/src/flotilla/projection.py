@@ -10,8 +10,7 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from flotilla.errors import Conflict
-from flotilla.outbox import START, Offset, OutboxEntry
-from flotilla.store import StreamId, Version, tenant_of
+from flotilla.outbox import LogEvent, Offset
 
 type Row = tuple[Any, ...]
 """A row of a query, or of parameters: what the SQL says."""
@@ -21,35 +20,6 @@ class Fenced(Conflict):
     """Another instance moved this checkpoint: stop, and start again from where it is now."""
 
     default_code = "projection-fenced"
-
-
-@dataclass(frozen=True, slots=True)
-class LogEvent:
-    """An event as a log delivers it. `payload` is the stored JSON, to the byte."""
-
-    offset: Offset
-    tenant: str
-    stream: StreamId
-    version: Version
-    type: str
-    payload: bytes
-    recorded_at: datetime
-    traceparent: str | None = None
-
-
-def as_log_event(entry: OutboxEntry) -> LogEvent:
-    """Return a published entry of an outbox as the log would deliver it."""
-    event = entry.event
-    return LogEvent(
-        entry.offset or START,
-        tenant_of(event.stream),
-        event.stream,
-        event.version,
-        event.type,
-        event.payload.encode(),
-        event.recorded_at,
-        event.metadata.get("traceparent"),
-    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,18 +19,17 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from flotilla.errors import Conflict, Corrupt, KernelError, Unavailable
-from flotilla.outbox import START, Offset, Outbox
+from flotilla.outbox import START, LogEvent, Offset, Outbox
 from flotilla.projection import (
     Checkpoint,
-    LogEvent,
+    Fenced,
     Projection,
     ViewSession,
     ViewStore,
-    as_log_event,
 )
 from flotilla.shadow import Comparison, ShadowStore, Swapped, TooFarBehind
 
-BATCH_EVENTS_MAX = 5000
+BATCH_EVENTS_MAX = 10_000
 LOCKED_EVENTS_MAX = 500
 """How many events are folded while the projector waits."""
 ROUNDS_MAX = 1000
@@ -132,13 +131,14 @@ class Rebuild:
         of = self.projection
         async with self.places.shadow() as shadow:
             self._at = await shadow.checkpoint(of.name, of.log)
-            for _ in range(ROUNDS_MAX):
+            for round_ in range(ROUNDS_MAX):
                 target = await self._target()
                 self._say(Phase.BUILDING, target)
-                if self._at.offset + near_events >= target:
+                if self._at.offset + (near_events if round_ else 0) >= target:
                     return
                 async with aclosing(self.source(self._at.offset, target)) as batches:
                     async for batch in batches:
+                        check_dense(self.projection, self._at.offset, batch)
                         await self._apply(shadow, batch)
                         self._say(Phase.BUILDING, target)
         raise Unavailable(f"the log {of.log} grows faster than {of.name} can be folded")
@@ -172,13 +172,12 @@ class Rebuild:
 
     async def _advance(self, shadow: ViewStore, batch: Sequence[LogEvent]) -> None:
         end = Checkpoint(batch[-1].offset, batch[-1].recorded_at)
-        check_dense(self.projection, self._at.offset, batch)
-        await shadow.advance(
-            self.projection.name,
-            self.projection.log,
-            (self._at.offset, end),
-            lambda view: self.projection.apply(view, batch),
-        )
+        name, log = self.projection.name, self.projection.log
+        step = (self._at.offset, end)
+        try:
+            await shadow.advance(name, log, step, lambda view: self.projection.apply(view, batch))
+        except Fenced as error:
+            raise Fenced(f"{name}: somebody else builds its shadow at the same time") from error
         self._at = end
 
     async def _compare(self) -> Comparison:
@@ -222,8 +221,7 @@ def from_ledger(ledger: Outbox, *, batch_events_max: int = BATCH_EVENTS_MAX) -> 
 
     async def read(after: Offset, upto: Offset) -> AsyncGenerator[Sequence[LogEvent]]:
         async def page(last: Offset) -> Sequence[LogEvent]:
-            entries = await ledger.published(after=last, limit=min(batch_events_max, upto - last))
-            return [as_log_event(entry) for entry in entries]
+            return await ledger.events(after=last, limit=min(batch_events_max, upto - last))
 
         coming = asyncio.create_task(page(after)) if after < upto else None
         try:
@@ -246,8 +244,8 @@ def check_dense(projection: Projection, last: Offset, batch: Sequence[LogEvent])
     """
     if batch[0].offset != last + 1 or batch[-1].offset != last + len(batch):
         raise Corrupt(
-            f"{projection.name}: offset {last + 1} of {projection.log} was expected and"
-            f" {batch[0].offset} to {batch[-1].offset} was read: that source lacks a part of the log;"
+            f"{projection.name}: {len(batch)} events from offset {last + 1} of {projection.log} on were"
+            f" expected and {batch[0].offset} to {batch[-1].offset} read: a part of the log is missing;"
             " the store (--source store) has all of it, see docs/runbooks/projector.md",
             code="log-incomplete",
         )

@@ -17,8 +17,8 @@ from datetime import datetime
 from typing import Protocol, runtime_checkable
 
 from flotilla.errors import Corrupt, KernelError, Rejected, Unavailable
-from flotilla.outbox import START, Offset, Outbox
-from flotilla.projection import Checkpoint, LogEvent, Projection, ViewSession
+from flotilla.outbox import START, LogEvent, Offset, Outbox
+from flotilla.projection import Checkpoint, Projection, ViewSession
 from flotilla.rebuild import (
     LOCKED_EVENTS_MAX,
     EventRefused,

@@ -28,8 +28,7 @@ from flotilla import (
     Unavailable,
     ViewStore,
 )
-from flotilla.outbox import START
-from flotilla.projection import as_log_event
+from flotilla.outbox import START, as_log_event
 
 BATCH_EVENTS_MAX = 500
 RECORDED_LOOKS_MAX = 500

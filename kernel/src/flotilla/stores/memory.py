@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from flotilla.clock import Clock, SystemClock
 from flotilla.errors import Corrupt, Rejected
-from flotilla.outbox import START, LogStatus, Offset, OutboxEntry
+from flotilla.outbox import START, LogEvent, LogStatus, Offset, OutboxEntry, as_log_event
 from flotilla.store import (
     EMPTY,
     ClaimKey,
@@ -120,6 +120,10 @@ class MemoryStore:
         """Return up to `limit` entries with an offset greater than `after`, by offset."""
         found = [(e.offset, e) for e in self._outbox if e.offset is not None and e.offset > after]
         return [entry for _, entry in sorted(found, key=lambda pair: pair[0])][:limit]
+
+    async def events(self, *, after: Offset, limit: int) -> Sequence[LogEvent]:
+        """Return up to `limit` published events after `after`, as the log delivers them."""
+        return [as_log_event(entry) for entry in await self.published(after=after, limit=limit)]
 
     async def find(self, events: Sequence[tuple[StreamId, Version]]) -> Sequence[OutboxEntry]:
         """Return those of these events that have no offset yet."""

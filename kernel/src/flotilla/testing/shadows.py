@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
 
-from flotilla.outbox import Offset
-from flotilla.projection import Checkpoint, Fenced, LogEvent, Row, ViewSession, ViewStore
+from flotilla.outbox import LogEvent, Offset
+from flotilla.projection import Checkpoint, Fenced, Row, ViewSession, ViewStore
 from flotilla.shadow import NoSuchPlace, ShadowStore, Standing, TooFarBehind
 from flotilla.testing.views import AT, TALLY, UPSERT
 
@@ -25,8 +25,10 @@ class Tally:
     staleness_budget_s = 5.0
     tables = (
         TALLY,
-        "create table heard (tenant text not null, at bigint not null, primary key (tenant, at));"
-        " create index heard_at on heard (at)",
+        (
+            "create table heard (tenant text not null, at bigint not null, primary key (tenant, at));"
+            " create index heard_at on heard (at)"
+        ),
     )
 
     async def apply(self, view: ViewSession, batch: Sequence[LogEvent]) -> None:

@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from flotilla.clock import Clock, SystemClock
 from flotilla.errors import Corrupt
-from flotilla.outbox import LogStatus, Offset, OutboxEntry
+from flotilla.outbox import LogEvent, LogStatus, Offset, OutboxEntry
 from flotilla.projection import Row
 from flotilla.store import (
     EMPTY,
@@ -29,7 +29,15 @@ from flotilla.stores.libsql.connection import (
     open_database,
     read_sql,
 )
-from flotilla.stores.libsql.rows import claims_json, entry, from_us, recorded, reply, to_us
+from flotilla.stores.libsql.rows import (
+    claims_json,
+    entry,
+    from_us,
+    log_event,
+    recorded,
+    reply,
+    to_us,
+)
 from flotilla.stores.libsql.schema import migrate
 from flotilla.stores.migrations import read_migrations
 from flotilla.stores.storable import is_storable
@@ -43,7 +51,7 @@ _AGGREGATE = (
 )
 _TAIL, _REPLIES, _FORGET = map(read_sql, ("tail", "replies", "forget_expired"))
 _PENDING, _PUBLISHED, _FIND = map(read_sql, ("pending", "published", "find"))
-_OFFSETS, _RECORD = map(read_sql, ("offsets", "record"))
+_OFFSETS, _RECORD, _EVENTS = map(read_sql, ("offsets", "record", "events"))
 _LAST_OFFSET, _WAITING = map(read_sql, ("last_offset", "waiting"))
 
 
@@ -154,6 +162,10 @@ class LibsqlStore:
     async def published(self, *, after: Offset, limit: int) -> Sequence[OutboxEntry]:
         """Return up to `limit` entries with an offset greater than `after`, by offset."""
         return [entry(r) for r in await self._database.rows(_PUBLISHED, self._log, after, limit)]
+
+    async def events(self, *, after: Offset, limit: int) -> Sequence[LogEvent]:
+        """Return up to `limit` published events after `after`, as the log delivers them."""
+        return [log_event(r) for r in await self._database.rows(_EVENTS, self._log, after, limit)]
 
     async def find(self, events: Sequence[tuple[StreamId, Version]]) -> Sequence[OutboxEntry]:
         """Return the entries of these events."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import asyncpg
 
-from flotilla.outbox import Offset, OutboxEntry
+from flotilla.outbox import LogEvent, Offset, OutboxEntry
 from flotilla.store import (
     EMPTY,
     ClaimKey,
@@ -17,6 +17,7 @@ from flotilla.store import (
     StreamId,
     Unit,
     Version,
+    tenant_of,
 )
 from flotilla.stores.rounds import Chain
 
@@ -78,6 +79,15 @@ def entry(row: asyncpg.Record) -> OutboxEntry:
         row["position"],
         None if offset is None else Offset(offset),
         recorded(StreamId(row["stream"]), row),
+    )
+
+
+def log_event(row: asyncpg.Record) -> LogEvent:
+    """Return the event of a row of events.sql."""
+    offset, stream, version, kind, payload, recorded_at, traceparent = row
+    tenant = tenant_of(stream)
+    return LogEvent(
+        offset, tenant, stream, version, kind, payload.encode(), recorded_at, traceparent
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any, Self
 import asyncpg
 
 from flotilla.errors import Corrupt
-from flotilla.outbox import START, LogStatus, Offset, OutboxEntry
+from flotilla.outbox import START, LogEvent, LogStatus, Offset, OutboxEntry
 from flotilla.store import (
     EMPTY,
     ClaimKey,
@@ -34,6 +34,7 @@ from flotilla.stores.postgres.rows import (
     entry,
     event_arrays,
     loaded,
+    log_event,
     recorded,
 )
 from flotilla.stores.rounds import Chain, plan_rounds
@@ -45,7 +46,7 @@ TORN_TRIES_MAX = 10
 
 _COMMIT, _LOAD, _REPLIES, _FORGET = map(read_sql, ("commit", "load", "replies", "forget_expired"))
 _PENDING, _PUBLISHED, _FIND = map(read_sql, ("pending", "published", "find"))
-_RECORD, _STATUS = map(read_sql, ("record", "status"))
+_RECORD, _STATUS, _EVENTS = map(read_sql, ("record", "status", "events"))
 _READ = """
 select stream, version, event_id, type, payload, metadata, recorded_at from event
 where stream = $1 and version > $2 order by version limit $3
@@ -149,6 +150,10 @@ class PostgresStore:
     async def published(self, *, after: Offset, limit: int) -> Sequence[OutboxEntry]:
         """Return up to `limit` entries with an offset greater than `after`, by offset."""
         return [entry(row) for row in await self._fetch(_PUBLISHED, self._log, after, limit)]
+
+    async def events(self, *, after: Offset, limit: int) -> Sequence[LogEvent]:
+        """Return up to `limit` published events after `after`, as the log delivers them."""
+        return list(map(log_event, await self._fetch(_EVENTS, self._log, after, limit)))
 
     async def find(self, events: Sequence[tuple[StreamId, Version]]) -> Sequence[OutboxEntry]:
         """Return the entries of these events."""
