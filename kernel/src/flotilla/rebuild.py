@@ -9,7 +9,7 @@
 The shadow follows the live view's checkpoint, so that both can be compared at the same offset while
 the projector works on. Rows and checkpoint of the shadow move in one transaction, so dying at any
 point leaves a shadow to go on with, or the swap done. A rebuild is strict: it parks nothing, and an
-event that cannot be folded ends it, named. Two rebuilds of one view fence each other.
+event that cannot be folded ends it, named. Of two rebuilds of one view the second is refused.
 """
 
 import asyncio
@@ -22,7 +22,6 @@ from flotilla.errors import Conflict, Corrupt, KernelError, Unavailable
 from flotilla.outbox import START, LogEvent, Offset, Outbox
 from flotilla.projection import (
     Checkpoint,
-    Fenced,
     Projection,
     ViewSession,
     ViewStore,
@@ -110,11 +109,15 @@ class Rebuild:
 
         Raises:
             EventRefused: the projection cannot fold an event; the shadow stands before it.
-            Fenced: somebody else rebuilds this view.
+            Claimed: somebody else rebuilds this view.
             Corrupt: the log lacks an offset, or the shadow was begun for other tables or another log.
             Unavailable: a store did not answer, readers left no gap, or the log grows too fast.
 
         """
+        async with self.places.claim():
+            return await self._run(swap=swap)
+
+    async def _run(self, *, swap: bool) -> Rebuilt:
         started = (await self.places.standing()).shadow or Checkpoint(START)
         await self._build()
         self._say(Phase.COMPARING)
@@ -174,10 +177,7 @@ class Rebuild:
         end = Checkpoint(batch[-1].offset, batch[-1].recorded_at)
         name, log = self.projection.name, self.projection.log
         step = (self._at.offset, end)
-        try:
-            await shadow.advance(name, log, step, lambda view: self.projection.apply(view, batch))
-        except Fenced as error:
-            raise Fenced(f"{name}: somebody else builds its shadow at the same time") from error
+        await shadow.advance(name, log, step, lambda view: self.projection.apply(view, batch))
         self._at = end
 
     async def _compare(self) -> Comparison:

@@ -14,7 +14,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from flotilla.errors import Rejected, Unavailable
+from flotilla.errors import Conflict, Rejected, Unavailable
 from flotilla.projection import Checkpoint, Row, ViewSession, ViewStore
 
 type Place = Literal["shadow", "old"]
@@ -106,8 +106,24 @@ class Swapped:
     """How long a reader waited at most; 0 where readers never wait."""
 
 
+class Claimed(Conflict):
+    """Somebody else changes the places of this view just now. Nothing was changed."""
+
+    default_code = "rebuild-running"
+
+
 class ShadowStore(Protocol):
-    """The places of one projection's view. Raises `Unavailable` when the database does not answer."""
+    """The places of one projection's view. Raises `Unavailable` when the database does not answer.
+
+    Whoever makes, swaps or drops a place holds the `claim` meanwhile.
+    """
+
+    def claim(self) -> AbstractAsyncContextManager[None]:
+        """Be the only one, of all processes, who changes places; a dead process holds no claim.
+
+        Raises `Claimed`, at once, when somebody else is.
+        """
+        ...
 
     @property
     def live(self) -> ViewStore:

@@ -83,7 +83,8 @@ def rebuild(
         async def work() -> ExitCode:
             async with opened(runtime, found, clock, source) as these:
                 if one in _CHORES:
-                    return await _CHORES[one](these, json)
+                    async with these.places.claim():
+                        return await _CHORES[one](these, json)
                 return await _rebuild(these, clock, discard=discard, swap=not check, json=json)
 
         return _interruptible(work(), projection)
@@ -115,7 +116,8 @@ async def _rebuild(
 ) -> ExitCode:
     name = these.projection.name
     if discard:
-        await these.places.forget("shadow")
+        async with these.places.claim():
+            await these.places.forget("shadow")
     started_s = clock.monotonic_s()
     with reporting(name, clock, as_json=json) as report:
         rebuild = Rebuild(these.projection, these.places, these.ledger, these.source, report)

@@ -10,7 +10,7 @@ import pytest
 
 from flotilla.outbox import LogEvent, Offset
 from flotilla.projection import Checkpoint, Fenced, Row, ViewSession, ViewStore
-from flotilla.shadow import NoSuchPlace, ShadowStore, Standing, TooFarBehind
+from flotilla.shadow import Claimed, NoSuchPlace, ShadowStore, Standing, TooFarBehind
 from flotilla.testing.views import AT, TALLY, UPSERT
 
 LOG = "thing"
@@ -76,6 +76,21 @@ class ShadowStoreContract:
         assert not await places.forget("shadow")
         assert not await places.forget("old")
         assert Standing(up_to(0), None, None) == await places.standing()
+
+    async def test_only_one_claims_the_places(self, places: ShadowStore) -> None:
+        """The second is refused at once; when the first has ended, however, it may."""
+        async with places.claim():
+            with pytest.raises(Claimed):
+                await places.claim().__aenter__()
+
+        async def fail() -> None:
+            async with places.claim():
+                raise RuntimeError("on purpose")
+
+        with pytest.raises(RuntimeError, match="on purpose"):
+            await fail()
+        async with places.claim():
+            await self.fold(places.live, 0, 1, "a")
 
     async def test_the_shadow_is_a_view_of_its_own(self, places: ShadowStore) -> None:
         """Rows, checkpoint and fence: the live view sees nothing of it, nor it of the live one."""

@@ -14,6 +14,7 @@ reports `store-locked` and tries again. A process that dies leaves the live view
 copy of it too many.
 """
 
+import fcntl
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from flotilla.projection import Checkpoint, Projection, Row, ViewStore
 from flotilla.shadow import (
     Amend,
     CatchUp,
+    Claimed,
     Comparison,
     Difference,
     NoSuchPlace,
@@ -59,6 +61,17 @@ class LibsqlShadows:
         """Yield the places of `projection` among the views in a file."""
         async with LibsqlViews.open(url, service=service, clock=clock) as views:
             yield cls(views, path_of(url), projection, clock)
+
+    @asynccontextmanager
+    async def claim(self) -> AsyncIterator[None]:
+        """Hold a lock on a file of its own, which the kernel lets go when the process ends."""
+        with Path(f"{self._path}.claim-{self._projection.name}").open("w") as file:  # noqa: ASYNC230 - an empty file
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                name = self._projection.name
+                raise Claimed(f"somebody else rebuilds {name} just now: let one end") from error
+            yield
 
     @asynccontextmanager
     async def shadow(self) -> AsyncIterator[ViewStore]:

@@ -26,6 +26,7 @@ from flotilla.projection import Checkpoint, Projection, ViewStore
 from flotilla.shadow import (
     Amend,
     CatchUp,
+    Claimed,
     Comparison,
     Difference,
     NoSuchPlace,
@@ -69,6 +70,23 @@ class PostgresShadows:
             connections = Connections(url, schema=schema_of(service), size_max=CONNECTIONS_MAX)
             stack.push_async_callback(connections.close)
             yield cls(views, url, service, projection, connections, clock)
+
+    @asynccontextmanager
+    async def claim(self) -> AsyncIterator[None]:
+        """Hold a lock of a session of its own, which ends with its process."""
+        name = self._schema("shadow")
+        async with self._connections.use() as connection:
+            if not await connection.fetchval(
+                "select pg_try_advisory_lock(hashtextextended($1, 0))", name
+            ):
+                raise Claimed(
+                    f"somebody else rebuilds {self._projection.name} just now: let one end"
+                )
+            try:
+                yield
+            finally:
+                if not connection.is_closed():
+                    await connection.execute("select pg_advisory_unlock_all()")
 
     @asynccontextmanager
     async def shadow(self) -> AsyncIterator[ViewStore]:
