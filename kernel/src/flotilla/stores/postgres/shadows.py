@@ -41,7 +41,7 @@ from flotilla.stores.postgres.views import PostgresSession, PostgresViews
 
 CONNECTIONS_MAX = 3
 TABLE_LOCK_WAIT_MS = 50
-"""How long a swap waits for the tables, and readers behind it."""
+"""How long a swap waits for all of the tables, and readers behind it."""
 SWAP_TRIES_MAX = 60
 SWAP_PAUSE_S = 0.05
 NAME_BYTES_MAX = 62
@@ -211,11 +211,18 @@ class PostgresShadows:
         now_s = self._clock.monotonic_s
         async with at.connection.transaction():
             begun = await self._require(at, place)
+            if place == "shadow":
+                await at.connection.execute(
+                    f'drop schema if exists "{self._schema("old")}" cascade'
+                )
+            await at.make_place(aside, live)
             was, locked_s = await at.lock(live), now_s()
             new = await self._catch_up(at, catch_up, was) if catch_up else begun
             tables = [table for table, _ in await at.tables(source)]
-            await at.make_place(aside, live)
-            await at.connection.execute(f"set local lock_timeout = '{TABLE_LOCK_WAIT_MS}ms'")
+            wait_ms = max(
+                1, TABLE_LOCK_WAIT_MS // max(1, len(tables))
+            )  # for each, one after the other
+            await at.connection.execute(f"set local lock_timeout = '{wait_ms}ms'")
             tables_s = now_s()
             await at.lock_tables(tables, live)
             await at.move(tables, live, aside)
@@ -224,10 +231,6 @@ class PostgresShadows:
             await at.put(live, new)
             await at.take_history(live, source)
             await at.connection.execute(f'drop schema "{source}" cascade')
-            if place == "shadow":
-                await at.connection.execute(
-                    f'drop schema if exists "{self._schema("old")}" cascade'
-                )
             await at.connection.execute(f'alter schema "{aside}" rename to "{self._schema("old")}"')
         return Swapped(
             new,
