@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from flotilla.errors import Unavailable
-from flotilla.outbox import Offset
+from flotilla.outbox import LogEvent, Offset
 from flotilla.parking import Parking
-from flotilla.projection import Checkpoint, LogEvent, ViewSession, ViewStore
+from flotilla.projection import Checkpoint, ViewSession, ViewStore
 from flotilla.stores.libsql import LibsqlViews
 from flotilla.testing.parking import Diary, accounted, fold, log_of, storm
 

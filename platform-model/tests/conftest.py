@@ -9,7 +9,13 @@ from pathlib import Path
 import pytest
 
 from flotilla.testing import servers
-from flotilla_platform.testing import Fleet, run_flotilla, start_fleet
+from flotilla_platform.testing import (
+    COMMAND,
+    Fleet,
+    environment,
+    run_flotilla,
+    start_fleet,
+)
 
 ENV = {
     "PYTHONPATH": os.pathsep.join(
@@ -20,6 +26,7 @@ NEEDS = {"listens": "[bus, http]", "keeps": "[store]", "relays": "[bus]", "folds
 
 WriteModel = Callable[..., Path]
 Run = Callable[..., subprocess.CompletedProcess[str]]
+Begin = Callable[..., subprocess.Popen[str]]
 Up = Callable[..., Fleet]
 
 
@@ -37,6 +44,7 @@ def write_model(tmp_path: Path) -> WriteModel:
                 f"name: {name}\nsummary: A test's own.\nentrypoint: {entrypoint}\n"
                 f"log: {'keeps' if name == 'keeps' else 'null'}\n"
                 f"needs: {NEEDS.get(name, '[bus]')}\n"
+                + ("read_models: tiny_services:read_models\n" if name == "folds" else "")
             )
         (root / "topologies" / "single.yaml").write_text(
             "name: single\nsummary: A test's own.\nkind: one-process\nresources:\n"
@@ -55,6 +63,23 @@ def run(tmp_path: Path) -> Run:
 
     def flotilla(*arguments: object, **env: str) -> subprocess.CompletedProcess[str]:
         return run_flotilla(tmp_path, *arguments, env=ENV | env)
+
+    return flotilla
+
+
+@pytest.fixture
+def begin(tmp_path: Path) -> Begin:
+    """Start `flotilla` in the test's folder, to be interrupted."""
+
+    def flotilla(*arguments: object) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [*COMMAND, *map(str, arguments)],
+            cwd=tmp_path,
+            env=environment(ENV),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
 
     return flotilla
 

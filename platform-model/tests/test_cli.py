@@ -64,6 +64,9 @@ def test_exit_statuses_never_change() -> None:
         "NOT_STOPPED": 9,
         "SERVICE_FAILED": 10,
         "NOT_FOUND": 11,
+        "DIFFERENT": 13,
+        "EVENT_REFUSED": 14,
+        "REFUSED": 15,
         "INTERRUPTED": 130,
     }
 

@@ -4,19 +4,21 @@ import asyncio
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 from flotilla.bus import Answer, Context, Request
 from flotilla.embedded import EmbeddedError
 from flotilla.errors import Unavailable
 from flotilla.heartbeat import Heartbeat, beat
-from flotilla.outbox import START, Offset
+from flotilla.outbox import START, LogEvent, Offset, as_log_event
 from flotilla.parking import Parking
-from flotilla.projection import Checkpoint, LogEvent, ViewSession
+from flotilla.projection import Checkpoint, Fenced, Projection, ViewSession, ViewStore
+from flotilla.rebuild import ReadModels, Source
 from flotilla.service import Bindings, Compose, Health, Running
-from flotilla.store import EMPTY, Append, NewEvent, Unit, Version, stream_id
-from flotilla.stores import open_leases, open_store, open_views
+from flotilla.store import EMPTY, Append, NewEvent, StreamId, Unit, Version, stream_id
+from flotilla.stores import ServiceStore, open_leases, open_store, open_views
 from flotilla_contracts.parked import RetriedReply, RetryParked, retry_subject
 from flotilla_contracts.wire import relay_lease
 
@@ -206,7 +208,7 @@ async def folds_punctually(bindings: Bindings) -> AsyncIterator[Running]:
         yield running
 
 
-class Said:
+class SaidUnlessPoison:
     """Keeps what was said. The third event is poison, until there is a file `cured`."""
 
     name = "said"
@@ -229,10 +231,10 @@ async def folds_poison(bindings: Bindings) -> AsyncIterator[Running]:
         open_store(bindings.stores["keeps"], service="keeps") as store,
         open_views(bindings.stores["folds"], service="folds") as views,
     ):
-        await views.migrate(Said.name, Said.tables)
-        parking = Parking(Said(), views)
+        await views.migrate(SaidUnlessPoison.name, SaidUnlessPoison.tables)
+        parking = Parking(SaidUnlessPoison(), views)
         entries = await store.published(after=START, limit=100)
-        async for _ in parking.fold(START, [LogEvent.of(entry) for entry in entries]):
+        async for _ in parking.fold(START, [as_log_event(entry) for entry in entries]):
             pass
 
         async def retry(request: Request) -> Answer:
@@ -270,3 +272,105 @@ async def tells(bindings: Bindings) -> AsyncIterator[Running]:
         )
         await store.commit([Unit((Append(long, EMPTY, crowd),))])
         yield Running("keeps", _healthy)
+
+
+class Said:
+    """Counts events by stream; folding one twice counts it twice."""
+
+    name = "said"
+    log = "keeps"
+    staleness_budget_s = 5.0
+    tables = ("create table said (stream text primary key, n bigint not null)",)
+    pause_s = 0.0
+
+    async def apply(self, view: ViewSession, batch: Sequence[LogEvent]) -> None:
+        await asyncio.sleep(self.pause_s)
+        await view.execute_many(
+            "insert into said (stream, n) values ($1, 1)"
+            " on conflict (stream) do update set n = said.n + 1",
+            [(event.stream,) for event in batch],
+        )
+
+
+class Seen(Said):
+    """Keeps the last version of each stream: replayable."""
+
+    name = "seen"
+    replayable = True
+    tables = ("create table seen (stream text primary key, n bigint not null)",)
+
+    async def apply(self, view: ViewSession, batch: Sequence[LogEvent]) -> None:
+        await view.execute_many(
+            "insert into seen (stream, n) values ($1, $2)"
+            " on conflict (stream) do update set n = excluded.n",
+            [(event.stream, event.version) for event in batch],
+        )
+
+    async def forget(self, view: ViewSession, _tenant: str, stream: StreamId | None) -> None:
+        only = "" if stream is None else " and stream = $1"
+        rows = [()] if stream is None else [(stream,)]
+        await view.execute_many(f"delete from seen where true{only}", rows)
+
+
+class Sulks(Said):
+    """Never folds the third event."""
+
+    name = "sulks"
+    tables = ("create table sulks (stream text primary key, n bigint not null)",)
+
+    async def apply(self, _view: ViewSession, batch: Sequence[LogEvent]) -> None:
+        if any(event.offset == 3 for event in batch):
+            raise ArithmeticError("not this one")
+
+
+class Dawdles(Said):
+    """Takes its time."""
+
+    name = "dawdles"
+    tables = Said.tables
+    pause_s = 3600.0
+
+
+def read_models() -> ReadModels:
+    def no_stream(_url: str, log: str) -> Source:
+        raise Unavailable(f"{log} has no stream here")
+
+    return ReadModels((Said(), Seen(), Sulks(), Dawdles()), no_stream)
+
+
+@asynccontextmanager
+async def projects(bindings: Bindings) -> AsyncIterator[Running]:
+    """Fold `said` and `seen`, as a projector does, for as long as it runs."""
+
+    async def follow(views: ViewStore, store: ServiceStore, projection: Projection) -> None:
+        while True:
+            at = (await views.checkpoint(projection.name, "keeps")).offset
+            batch = await store.events(after=at, limit=2)
+            if not batch:
+                await asyncio.sleep(0.02)
+                continue
+            end = Checkpoint(batch[-1].offset, batch[-1].recorded_at)
+            with suppress(Fenced):
+                await views.advance(
+                    projection.name,
+                    "keeps",
+                    (at, end),
+                    partial(_apply, projection, batch),
+                )
+
+    async with (
+        open_store(bindings.stores["keeps"], service="keeps") as store,
+        open_views(bindings.stores["folds"], service="folds") as views,
+    ):
+        tasks = []
+        for projection in (Said(), Seen()):
+            await views.migrate(projection.name, projection.tables)
+            tasks.append(asyncio.create_task(follow(views, store, projection)))
+        yield Running("folds", _healthy)
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+
+
+async def _apply(projection: Projection, batch: Sequence[LogEvent], view: ViewSession) -> None:
+    await projection.apply(view, batch)

@@ -18,7 +18,7 @@ from flotilla.outbox import START
 from flotilla.testing import eventually
 from flotilla_contracts import Envelope
 from flotilla_contracts.wire import event_stream, event_subject, event_subjects
-from svc_projector import log_reader
+from svc_projector import log_reader, read_models
 from svc_projector.log_reader import (
     HEARTBEAT_S,
     REQUEST_MESSAGES,
@@ -26,6 +26,7 @@ from svc_projector.log_reader import (
     LogReader,
     _sequence,
 )
+from svc_projector.read_models import read_stream
 
 AT = datetime(2026, 5, 17, 12, 0, 0, 123456, tzinfo=UTC)
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
@@ -388,3 +389,34 @@ async def test_a_killed_broker_is_noticed_and_a_new_reader_goes_on(
 )
 def test_the_sequence_is_found_in_every_form_of_reply_subject(reply: str) -> None:
     assert 4711 == _sequence(reply)
+
+
+# The same log, bounded: what a rebuild reads with `--source stream`.
+
+
+async def test_a_part_of_a_stream_is_read_to_its_end_and_no_further(
+    stream: Stream, nats_server: NatsServer
+) -> None:
+    await stream.publish(10)
+    read = read_stream(nats_server.url, stream.log)
+
+    async with asyncio.timeout(30), aclosing(read(Offset(2), Offset(7))) as batches:
+        events = [event async for batch in batches for event in batch]
+
+    assert [3, 4, 5, 6, 7] == offsets(events)
+
+
+async def test_a_stream_that_ends_too_early_is_not_waited_for_for_ever(
+    stream: Stream, nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(read_models, "QUIET_BATCHES_MAX", 0)
+    await stream.publish(3)
+    read = read_stream(nats_server.url, stream.log)
+
+    seen: list[LogEvent] = []
+    with pytest.raises(Unavailable, match="does not go on after offset 3: --source store"):
+        async with asyncio.timeout(30), aclosing(read(START, Offset(5))) as batches:
+            async for batch in batches:
+                seen += batch
+
+    assert [1, 2, 3] == offsets(seen)

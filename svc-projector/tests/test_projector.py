@@ -18,6 +18,7 @@ from flotilla import (
     Offset,
     OutboxEntry,
     StreamId,
+    SystemClock,
     Unavailable,
     ViewSession,
     ViewStore,
@@ -25,6 +26,7 @@ from flotilla import (
 from flotilla.outbox import START
 from flotilla.store import Append, Unit
 from flotilla.stores.libsql import LibsqlViews
+from flotilla.stores.libsql.shadows import LibsqlShadows
 from flotilla.stores.memory import MemoryStore
 from flotilla.testing import new_event
 from svc_projector.projector import Projector
@@ -282,6 +284,39 @@ async def test_a_second_instance_is_fenced_and_goes_on_from_the_checkpoint(
         with pytest.raises(Fenced):
             await first.project(ledger.delivered(4))
         assert upto(5) == await journal(here)
+
+
+@pytest.mark.parametrize("at", [5, 1], ids=["forth, by a rebuild", "back, by a rollback"])
+async def test_a_checkpoint_that_somebody_moved_is_noticed_while_the_log_is_silent(
+    tmp_path: Path, ledger: Ledger, at: int
+) -> None:
+    """A silent log delivers empty batches; the projector then begins again from where it is now."""
+    async with opened(tmp_path) as views:
+        projector = await started(views, ledger)
+        await projector.project(ledger.delivered(1, 2, 3))
+        await projector.project([])
+        places = LibsqlShadows.open(
+            f"libsql://{tmp_path}/views.db",
+            service="projector",
+            projection=Journal(),
+            clock=SystemClock(),
+        )
+        async with places as rebuilt:
+            async with rebuilt.shadow() as shadow:
+                other = await started(shadow, ledger)
+                await other.project(ledger.delivered(*range(1, at + 1)))
+
+            async def nothing(_: ViewSession, since: Checkpoint, __: Checkpoint) -> Checkpoint:
+                return since
+
+            await rebuilt.swap(nothing)
+
+        with pytest.raises(Fenced, match=f"is at {at} now"):
+            await projector.project([])
+
+        assert at == await projector.start()
+        await projector.project(ledger.delivered(6))
+        assert upto(6) == await journal(views)
 
 
 async def test_a_new_instance_resumes_where_the_last_one_was(

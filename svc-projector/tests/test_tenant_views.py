@@ -159,7 +159,7 @@ async def test_totals_lack_what_is_parked_and_are_right_once_it_is_retried(
     assert TenantTotals(counters=2, value_sum=1, events=6) == await totals(views)
 
     async def mend(view: object) -> None:
-        sql = 'update parked_event set payload = $1 where "offset" = 5'
+        sql = 'update projection_parked_event set payload = $1 where "offset" = 5'
         await view.execute_many(sql, [(STORY[4].payload,)])  # type: ignore[attr-defined] # a session
 
     await views.transact(mend)

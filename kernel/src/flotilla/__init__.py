@@ -24,11 +24,10 @@ from flotilla.errors import (
 from flotilla.execute import execute
 from flotilla.lanes import Lanes
 from flotilla.lease import Leadership, Lease, LeaseStatus, LeaseStore
-from flotilla.outbox import LogReader, LogStatus, Offset, Outbox, OutboxEntry, Pruned
+from flotilla.outbox import LogEvent, LogReader, LogStatus, Offset, Outbox, OutboxEntry, Pruned
 from flotilla.projection import (
     Checkpoint,
     Fenced,
-    LogEvent,
     Projection,
     ViewSession,
     ViewStore,

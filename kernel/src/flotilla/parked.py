@@ -9,12 +9,12 @@ from datetime import datetime
 
 from flotilla.clock import from_us, to_us
 from flotilla.errors import Rejected
-from flotilla.outbox import Offset
-from flotilla.projection import LogEvent, Row, ViewSession, ViewStore
+from flotilla.outbox import LogEvent, Offset
+from flotilla.projection import Row, ViewSession, ViewStore
 
 TABLES = (
     """
-create table parked_event (
+create table projection_parked_event (
     projection text not null,
     log text not null,
     "offset" bigint not null,
@@ -30,7 +30,7 @@ create table parked_event (
     tries integer not null,
     primary key (projection, log, "offset")
 );
-create index parked_event_by_key on parked_event (projection, log, key, "offset");
+create index projection_parked_event_by_key on projection_parked_event (projection, log, key, "offset");
 """,
 )
 """Migrations, for every `ViewStore`. Times are microseconds since 1970, UTC: SQL common to all."""
@@ -40,29 +40,29 @@ _COLUMNS = (
     " error, parked_at_us, tries"
 )
 _PARK = f"""
-insert into parked_event ({_COLUMNS})
+insert into projection_parked_event ({_COLUMNS})
 values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
 on conflict (projection, log, "offset") do update set
-    error = excluded.error, tries = parked_event.tries + excluded.tries
+    error = excluded.error, tries = projection_parked_event.tries + excluded.tries
 """  # noqa: S608 - our own text
 _OF_KEY = f"""
-select {_COLUMNS} from parked_event
+select {_COLUMNS} from projection_parked_event
 where projection = $1 and log = $2 and key = $3 order by "offset"
 """  # noqa: S608 - our own text
 _LIST = f"""
-select {_COLUMNS} from parked_event
+select {_COLUMNS} from projection_parked_event
 where ($1 = '' or projection = $1) and ($2 = '' or key = $2) and ($3 = 0 or "offset" = $3)
 order by projection, log, "offset" limit $4
 """  # noqa: S608 - our own text
-_KEYS = "select key, count(*) from parked_event where projection = $1 and log = $2 group by key"
+_KEYS = "select key, count(*) from projection_parked_event where projection = $1 and log = $2 group by key"
 _COUNTS = """
 select projection, log, count(*), count(distinct key), min(parked_at_us), min(recorded_at_us)
-from parked_event group by projection, log order by projection, log
+from projection_parked_event group by projection, log order by projection, log
 """
-_FREE = "delete from parked_event where projection = $1 and log = $2 and key = $3"
-_REMOVE = 'delete from parked_event where projection = $1 and log = $2 and "offset" = $3'
+_FREE = "delete from projection_parked_event where projection = $1 and log = $2 and key = $3"
+_REMOVE = 'delete from projection_parked_event where projection = $1 and log = $2 and "offset" = $3'
 _FAILED = """
-update parked_event set error = $1, tries = tries + 1
+update projection_parked_event set error = $1, tries = tries + 1
 where projection = $2 and log = $3 and "offset" = $4
 """
 _HOLD = """
@@ -175,7 +175,7 @@ async def discard(views: ViewStore, events: Sequence[ParkedEvent]) -> None:
 async def _is_parked(view: ViewSession, parked: ParkedEvent) -> bool:
     """Return whether an event still is parked."""
     rows = await view.fetch(
-        'select 1 from parked_event where projection = $1 and log = $2 and "offset" = $3',
+        'select 1 from projection_parked_event where projection = $1 and log = $2 and "offset" = $3',
         parked.projection,
         parked.log,
         parked.event.offset,

@@ -23,7 +23,7 @@ import structlog
 
 from flotilla.clock import Clock, SystemClock
 from flotilla.errors import Conflict, Corrupt, Rejected, Unavailable
-from flotilla.outbox import Offset
+from flotilla.outbox import LogEvent, Offset
 from flotilla.parked import (
     NotParked,
     ParkedEvent,
@@ -34,7 +34,7 @@ from flotilla.parked import (
     parked_of,
     unpark,
 )
-from flotilla.projection import Checkpoint, LogEvent, Projection, ViewSession, ViewStore
+from flotilla.projection import Checkpoint, Projection, ViewSession, ViewStore
 
 PARKED_MAX = 10_000
 """Parked events of one projection: more are no poison, but a mistake of the projection's."""

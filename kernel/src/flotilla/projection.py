@@ -7,11 +7,10 @@ A projection is one module: tables, apply, queries, and the staleness it allows 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
 from flotilla.errors import Conflict
-from flotilla.outbox import START, Offset, OutboxEntry
-from flotilla.store import StreamId, Version, tenant_of
+from flotilla.outbox import LogEvent, Offset
 
 type Row = tuple[Any, ...]
 """A row of a query, or of parameters: what the SQL says."""
@@ -21,35 +20,6 @@ class Fenced(Conflict):
     """Another instance moved this checkpoint: stop, and start again from where it is now."""
 
     default_code = "projection-fenced"
-
-
-@dataclass(frozen=True, slots=True)
-class LogEvent:
-    """An event as a log delivers it. `payload` is the stored JSON, to the byte."""
-
-    offset: Offset
-    tenant: str
-    stream: StreamId
-    version: Version
-    type: str
-    payload: bytes
-    recorded_at: datetime
-    traceparent: str | None = None
-
-    @classmethod
-    def of(cls, entry: OutboxEntry) -> Self:
-        """Return an entry of the ledger as the log would have delivered it."""
-        event = entry.event
-        return cls(
-            entry.offset or START,
-            tenant_of(event.stream),
-            event.stream,
-            event.version,
-            event.type,
-            event.payload.encode(),
-            event.recorded_at,
-            event.metadata.get("traceparent"),
-        )
 
 
 @dataclass(frozen=True, slots=True)

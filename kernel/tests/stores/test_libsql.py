@@ -613,6 +613,7 @@ class TestPlans:
             ("pending", "event_outbox_waiting (log=?)"),
             ("waiting", "event_outbox_waiting (log=?)"),
             ("published", "event_outbox_ledger (log=? AND offset>?)"),
+            ("events", "event_outbox_ledger (log=? AND offset>?)"),
             ("last_offset", "event_outbox_ledger (log=? AND offset>?)"),
             ("find", "sqlite_autoindex_event_outbox_1 (stream=? AND version=?)"),
             ("offsets", "INTEGER PRIMARY KEY (rowid=?)"),

@@ -80,6 +80,8 @@ HOT = {
     "prune": Statement(statements._PRUNE, ("thing", 0.0, 1000)),
     "published, the first": Statement(statements._PUBLISHED, ("thing", 0, 1000)),
     "published, the last": Statement(statements._PUBLISHED, ("thing", EVENTS - WAITING - 9, 1000)),
+    "events, a rebuild's batch": Statement(statements._EVENTS, ("thing", 0, 1000)),
+    "events, the last": Statement(statements._EVENTS, ("thing", EVENTS - WAITING - 9, 1000)),
     "last offset": Statement(statements._LAST_OFFSET, ("thing",)),
     "status": Statement(statements._STATUS, ("thing",)),
     "find": Statement(

@@ -57,7 +57,7 @@ def understand(
         raise _usage(f"{' and '.join(given)} are different questions: ask one of them")
     if diff is not None and not (after is None and limit is None):
         raise _usage("--diff names its events itself: leave out --after and --limit")
-    found = _stream(stream)
+    found = as_stream(stream)
     if diff is not None:
         span = _between(diff)
         return Wanted(found, service, limit=span.last - span.first + 1, moment=span)
@@ -66,11 +66,12 @@ def understand(
         service,
         after=Version(after or 0),
         limit=LIMIT_EVENTS if limit is None else limit,
-        moment=_time(at_time) if at_time is not None else at_version,
+        moment=as_moment("--at-time", at_time) if at_time is not None else at_version,
     )
 
 
-def _stream(text: str) -> StreamId:
+def as_stream(text: str) -> StreamId:
+    """Return the stream that is meant; raises `Failure` when it is none."""
     try:
         text.encode()
         tenant, aggregate, key = text.split("/")
@@ -91,15 +92,16 @@ def _between(text: str) -> Between:
     return Between(first, last)
 
 
-def _time(text: str) -> datetime:
+def as_moment(option: str, text: str) -> datetime:
+    """Return the moment that `option` names; raises `Failure` when it is none."""
     example = "write ISO 8601 with a time zone, as in 2026-05-17T12:00:00Z"
     try:
         moment = datetime.fromisoformat(text)
         if moment.tzinfo is None:
-            raise _usage(f"--at-time {text!r} says no time zone, and so no moment: {example}")
+            raise _usage(f"{option} {text!r} says no time zone, and so no moment: {example}")
         moment.timestamp()
     except (ValueError, OverflowError) as error:
-        raise _usage(f"--at-time {text!r} is no time: {example}") from error
+        raise _usage(f"{option} {text!r} is no time: {example}") from error
     return moment
 
 

@@ -42,7 +42,9 @@ from flotilla_platform.options import (
 from flotilla_platform.parking import parked_app
 from flotilla_platform.planning import find_topology, make_plan
 from flotilla_platform.reading import find_model, read_platform
+from flotilla_platform.rebuilding import REBUILD_EXAMPLES, rebuild
 from flotilla_platform.recounting import EVENTS_EXAMPLES, events
+from flotilla_platform.replaying import REPLAY_EXAMPLES, replay
 from flotilla_platform.runtime import Runtime, find_running
 from flotilla_platform.showing import (
     make_console,
@@ -76,6 +78,7 @@ app = typer.Typer(
         "flotilla events acme/counter/visits    what happened to one aggregate",
         "flotilla why-late counters             why is a projection behind?",
         "flotilla parked list                   what could no projection fold?",
+        "flotilla rebuild counters              make a read model again, and swap it in",
     )
     + "\n\n"
     + _EXIT_CODES,
@@ -227,6 +230,8 @@ def _watch(read: Callable[[], Status], *, json: bool) -> None:
 app.command(epilog=_examples(*EVENTS_EXAMPLES))(events)
 app.command("why-late", epilog=_examples(*WHY_LATE_EXAMPLES))(why_late)
 app.add_typer(parked_app(_examples), name="parked")
+app.command(epilog=_examples(*REBUILD_EXAMPLES))(rebuild)
+app.command(epilog=_examples(*REPLAY_EXAMPLES))(replay)
 
 
 @app.command(

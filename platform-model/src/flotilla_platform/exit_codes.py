@@ -8,7 +8,9 @@ from enum import IntEnum
 from typing import Self
 
 from flotilla.embedded import EmbeddedError
-from flotilla.errors import Corrupt, Unavailable
+from flotilla.errors import Conflict, Corrupt, KernelError, Rejected, Unavailable
+from flotilla.rebuild import EventRefused
+from flotilla.shadow import NoSuchPlace
 from flotilla_platform.loading import ModelInvalid
 
 
@@ -35,8 +37,11 @@ class ExitCode(IntEnum):
     UNHEALTHY = 8, "it runs, and something is wrong or too far behind"
     NOT_STOPPED = 9, "it did not stop within 5 s and was killed; the data is safe"
     SERVICE_FAILED = 10, "a service did not start, or its work ended unexpectedly"
-    NOT_FOUND = 11, "there is no such stream, version, projection or parked event"
-    INTERRUPTED = 130, "a second Ctrl-C ended it at once; the data is safe"
+    NOT_FOUND = 11, "there is no such stream, version, projection, parked event, shadow or old view"
+    DIFFERENT = 13, "a read model is not what its log makes of it, or could not be compared"
+    EVENT_REFUSED = 14, "a projection cannot fold an event: it is named; nothing was swapped"
+    REFUSED = 15, "the projection cannot do that, or somebody else is doing it now"
+    INTERRUPTED = 130, "Ctrl-C (for `up` a second one) ended it at once; the data is safe"
 
 
 class Failure(Exception):
@@ -71,6 +76,16 @@ def failure_of(error: BaseException) -> Failure:
     return Failure(code, _one_line(str(leaf)))
 
 
+_FAMILIES: dict[type[KernelError], ExitCode] = {
+    EventRefused: ExitCode.EVENT_REFUSED,
+    NoSuchPlace: ExitCode.NOT_FOUND,
+    Rejected: ExitCode.REFUSED,
+    Conflict: ExitCode.REFUSED,
+    Corrupt: ExitCode.DATA_DIRECTORY,
+}
+"""What a kernel error means for whoever called; the first kind that fits."""
+
+
 def _code_of(error: BaseException) -> ExitCode | None:
     """Return the status of an error that is known by its class or by the `code` it carries."""
     if isinstance(error, EmbeddedError) and error.code.startswith("data-directory-"):
@@ -79,7 +94,10 @@ def _code_of(error: BaseException) -> ExitCode | None:
         return ExitCode.PORT_TAKEN
     if isinstance(error, EmbeddedError | Unavailable):
         return ExitCode.SERVER_FAILED
-    return ExitCode.DATA_DIRECTORY if isinstance(error, Corrupt) else None
+    for kind, code in _FAMILIES.items():
+        if isinstance(error, kind):
+            return code
+    return None
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:

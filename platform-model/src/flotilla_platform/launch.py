@@ -146,5 +146,6 @@ def _describe(
         stores=servers.stores,
         logs=plan.logs,
         views=tuple(service.name for service, _ in plan.services if "views" in service.needs),
+        read_models={s.name: s.read_models for s, _ in plan.services if s.read_models},
         started_at=clock.now(),
     )

@@ -68,6 +68,14 @@ class Service(Part):
         tuple[Need, ...],
         Field(description="What the topology has to give it.", examples=["[store, bus]"]),
     ]
+    read_models: Annotated[
+        Entrypoint | None,
+        Field(
+            description="The module and the function in it that names its projections"
+            " (`flotilla.rebuild.ReadModels`), so that they can be made again.",
+            examples=["svc_projector.read_models:read_models"],
+        ),
+    ] = None
 
 
 class StoreResource(Part):

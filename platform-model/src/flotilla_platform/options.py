@@ -129,7 +129,7 @@ JsonLinesOption = Annotated[
 ProjectionArgument = Annotated[
     str,
     typer.Argument(
-        metavar="PROJECTION", help="Which one: see `flotilla status`", show_default=False
+        metavar="PROJECTION", help="Which one: see `flotilla status`.", show_default=False
     ),
 ]
 ProjectionOption = Annotated[
@@ -150,6 +150,49 @@ ParkedLimitOption = Annotated[
 ]
 YesOption = Annotated[
     bool, typer.Option("--yes", help="Really do it: the view lacks these events from then on.")
+]
+SourceOption = Annotated[
+    Literal["store", "stream"],
+    typer.Option(
+        "--source",
+        help="Where the log is read from: store is fast and always complete; stream is JetStream.",
+    ),
+]
+CheckOption = Annotated[
+    bool, typer.Option("--check", help="Build and compare only; swap nothing. 13 when different.")
+]
+DiscardOption = Annotated[
+    bool, typer.Option("--discard", help="Begin anew instead of going on with what was built.")
+]
+CancelOption = Annotated[
+    bool, typer.Option("--cancel", help="Drop what an interrupted rebuild has built, and end.")
+]
+RollbackOption = Annotated[
+    bool, typer.Option("--rollback", help="Make the view before the last swap live again, and end.")
+]
+ForgetOldOption = Annotated[
+    bool, typer.Option("--forget-old", help="Drop the view kept for --rollback, and end.")
+]
+FromOffsetOption = Annotated[
+    int | None,
+    typer.Option("--from-offset", min=1, max=VERSION_MAX, help="This offset and all after it."),
+]
+FromTimeOption = Annotated[
+    str | None,
+    typer.Option(
+        "--from-time",
+        metavar="ISO",
+        help="What was recorded since then: 2026-05-17T12:00:00Z",
+    ),
+]
+TenantOption = Annotated[
+    str | None, typer.Option("--tenant", help="This tenant's rows, from all of its events.")
+]
+StreamOption = Annotated[
+    str | None,
+    typer.Option(
+        "--stream", metavar="STREAM", help="One stream's rows: <tenant>/<aggregate>/<key>"
+    ),
 ]
 DebugOption = Annotated[
     bool, typer.Option("--debug", help="Show where an error comes from, as a traceback.")

@@ -27,6 +27,8 @@ class Runtime(BaseModel):
     """The services that publish a log."""
     views: tuple[str, ...]
     """The services that keep read models."""
+    read_models: dict[str, str] = {}
+    """Where the projections of these services are described: a module and the function in it."""
     started_at: AwareDatetime
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from pydantic import TypeAdapter
 
-from flotilla import LogEvent, ViewSession, ViewStore
+from flotilla import LogEvent, StreamId, ViewSession, ViewStore
 from flotilla_contracts.counter import (
     SERVICE,
     CounterDecremented,
@@ -26,7 +26,10 @@ _ZERO = {CounterOpened.type, CounterReset.type}
 _UPSERT = """
 insert into counter_view (tenant, counter_id, value, version) values ($1, $2, $3, $4)
 on conflict (tenant, counter_id) do update set value = excluded.value, version = excluded.version
+where excluded.version >= counter_view.version
 """
+_FORGET_TENANT = "delete from counter_view where tenant = $1"
+_FORGET_COUNTER = "delete from counter_view where tenant = $1 and counter_id = $2"
 _GET = "select value, version from counter_view where tenant = $1 and counter_id = $2"
 _LIST = """
 select counter_id, value, version from counter_view
@@ -40,6 +43,8 @@ class CounterView:
     name = NAME
     log = SERVICE
     staleness_budget_s = 5.0
+    replayable = True
+    """An event says where its counter stands, and never puts it back: folding it again is harmless."""
     tables = (
         """
 create table counter_view (
@@ -65,6 +70,13 @@ create table counter_view (
             counter_id = event.stream.rsplit("/", 1)[1]
             rows[event.tenant, counter_id] = (event.tenant, counter_id, value, event.version)
         await view.execute_many(_UPSERT, list(rows.values()))
+
+    async def forget(self, view: ViewSession, tenant: str, stream: StreamId | None) -> None:
+        """Delete a tenant's counters, or one of them."""
+        if stream is None:
+            await view.execute_many(_FORGET_TENANT, [(tenant,)])
+        else:
+            await view.execute_many(_FORGET_COUNTER, [(tenant, stream.rsplit("/", 1)[1])])
 
 
 async def get_counter(views: ViewStore, tenant: str, counter_id: str) -> CounterReply | None:

@@ -1,6 +1,6 @@
 """Composition root: the read models, and the queries on them."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 
@@ -23,10 +23,9 @@ from flotilla.stores import open_store, open_views
 from flotilla_contracts.counter import GetCounter, GetTenantTotals, ListActivity, ListCounters
 from flotilla_contracts.health import health_subject
 from flotilla_contracts.parked import retry_subject
-from svc_projector.activity import ActivityFeed
-from svc_projector.counters import CounterView
 from svc_projector.projector import Projector
 from svc_projector.queries import CounterQueries, answer_activity, answer_totals
+from svc_projector.read_models import projections
 from svc_projector.running import (
     RunningProjection,
     answer_retry,
@@ -36,20 +35,10 @@ from svc_projector.running import (
     show_life,
 )
 from svc_projector.settings import Settings
-from svc_projector.totals import TotalsView
 
 NAME = "svc-projector"
 SERVICE = "projector"
 SHOW_EVERY_S = 2.0
-
-
-def projections(settings: Settings) -> Sequence[Projection]:
-    """Return all read models: each has a checkpoint, a reader and a lag of its own."""
-    return (
-        CounterView(),
-        TotalsView(),
-        ActivityFeed(settings.activity_entries_max, settings.activity_age_max_s),
-    )
 
 
 @asynccontextmanager

@@ -33,7 +33,7 @@ from flotilla import (
     ViewSession,
     ViewStore,
 )
-from flotilla.outbox import START
+from flotilla.outbox import START, as_log_event
 from flotilla.parking import PARKED_MAX, Parking
 
 BATCH_EVENTS_MAX = 500
@@ -79,6 +79,8 @@ class Projector:
     async def project(self, batch: Sequence[LogEvent]) -> None:
         """Fold a batch; what is in it twice, or was folded already, is left out.
 
+        An empty one is the moment to notice that a rebuild or a rollback moved the checkpoint.
+
         Raises:
             Fenced: another instance moved the checkpoint.
             Unavailable: a store did not answer, the ledger does not have an offset yet, or too much is
@@ -86,11 +88,19 @@ class Projector:
             Corrupt: an event is in neither the stream nor the store.
 
         """
+        if not batch:
+            await self._check_fence()
         new = {event.offset: event for event in batch if event.offset > self.checkpoint.offset}
         for run in _dense_runs([new[offset] for offset in sorted(new)]):
             await self._close_gap(run[0].offset)
             await self._until_recorded(run[-1].offset)
             await self._apply(run)
+
+    async def _check_fence(self) -> None:
+        name, log = self.projection.name, self.projection.log
+        found = (await self.views.checkpoint(name, log)).offset
+        if found != self.checkpoint.offset:
+            raise Fenced(f"{name}: the checkpoint in {log} is at {found} now")
 
     async def _until_recorded(self, upto: Offset) -> None:
         """Return when the ledger has `upto`."""
@@ -121,7 +131,7 @@ class Projector:
                     f"{self.projection.name}: offset {last + 1} of {self.projection.log} is neither"
                     " in the stream nor in the ledger; see docs/runbooks/projector.md"
                 )
-            await self._apply([LogEvent.of(entry) for entry in entries])
+            await self._apply([as_log_event(entry) for entry in entries])
 
     async def _apply(self, batch: Sequence[LogEvent]) -> None:
         async for part in self.parking.fold(self.checkpoint.offset, batch):

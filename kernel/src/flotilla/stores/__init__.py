@@ -10,9 +10,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Protocol
 
+from flotilla.clock import Clock
 from flotilla.lease import LeaseStore
 from flotilla.outbox import Outbox
-from flotilla.projection import ViewStore
+from flotilla.projection import Projection, ViewStore
+from flotilla.shadow import ShadowStore
 from flotilla.store import EventStore
 
 
@@ -91,6 +93,34 @@ async def open_leases(url: str, *, service: str) -> AsyncIterator[LeaseStore]:
             from flotilla.stores.memory_leases import MemoryLeases  # noqa: PLC0415 - only what is used
 
             yield MemoryLeases.named(url, service=service)
+        case _:
+            raise ValueError(_unknown(url))
+
+
+@asynccontextmanager
+async def open_shadows(
+    url: str, *, service: str, projection: Projection, clock: Clock
+) -> AsyncIterator[ShadowStore]:
+    """Yield the places of one projection's view among those of `service`. Raises as `open_store`."""
+    match url.split("://", 1)[0]:
+        case "postgresql" | "postgres":
+            from flotilla.stores.postgres.shadows import (  # noqa: PLC0415 - only what is used
+                PostgresShadows,
+            )
+
+            async with PostgresShadows.open(
+                url, service=service, projection=projection, clock=clock
+            ) as postgres:
+                yield postgres
+        case "libsql":
+            from flotilla.stores.libsql.shadows import (  # noqa: PLC0415 - only what is used
+                LibsqlShadows,
+            )
+
+            async with LibsqlShadows.open(
+                url, service=service, projection=projection, clock=clock
+            ) as libsql:
+                yield libsql
         case _:
             raise ValueError(_unknown(url))
 

@@ -8,7 +8,16 @@ from typing import ClassVar
 
 from flotilla.clock import Clock, SystemClock
 from flotilla.errors import Corrupt, Rejected
-from flotilla.outbox import START, LogReader, LogStatus, Offset, OutboxEntry, pruned
+from flotilla.outbox import (
+    START,
+    LogEvent,
+    LogReader,
+    LogStatus,
+    Offset,
+    OutboxEntry,
+    as_log_event,
+    pruned,
+)
 from flotilla.store import (
     EMPTY,
     ClaimKey,
@@ -154,6 +163,10 @@ class MemoryStore:
             gone.add(kept.position)
         self._pruned |= gone
         return len(gone)
+
+    async def events(self, *, after: Offset, limit: int) -> Sequence[LogEvent]:
+        """Return up to `limit` published events after `after`, as the log delivers them."""
+        return [as_log_event(entry) for entry in await self.published(after=after, limit=limit)]
 
     async def find(self, events: Sequence[tuple[StreamId, Version]]) -> Sequence[OutboxEntry]:
         """Return those of these events that have no offset yet."""

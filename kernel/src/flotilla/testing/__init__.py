@@ -7,6 +7,7 @@ one. Nothing in a suite skips.
 from flotilla.testing.lease import LeaseStoreContract
 from flotilla.testing.outbox import OutboxContract
 from flotilla.testing.parking import ParkingContract
+from flotilla.testing.shadows import ShadowStoreContract
 from flotilla.testing.spec import Spec
 from flotilla.testing.store import EventStoreContract
 from flotilla.testing.views import ViewStoreContract
@@ -18,6 +19,7 @@ __all__ = [
     "ManualClock",
     "OutboxContract",
     "ParkingContract",
+    "ShadowStoreContract",
     "Spec",
     "SteppedClock",
     "ViewStoreContract",

@@ -3,10 +3,11 @@
 import pytest
 
 from flotilla.errors import Corrupt
-from flotilla.outbox import START, Offset, OutboxEntry, Pruned
+from flotilla.outbox import START, Offset, OutboxEntry, Pruned, as_log_event
 from flotilla.store import Append, Committed, Unit, Version, stream_id
 from flotilla.stores import ServiceStore
 from flotilla.testing.store import A, B, append, record
+from flotilla.testing.worlds import new_event
 
 
 async def commit(store: ServiceStore, *appends: Append) -> None:
@@ -102,6 +103,22 @@ class OutboxContract:
         assert [3, 4] == [e.offset for e in found]
         assert [3, 4] == [e.event.version for e in found]
         assert [] == list(await store.published(after=Offset(5), limit=2))
+
+    async def test_the_ledger_is_read_as_the_log_delivers_it(self, store: ServiceStore) -> None:
+        """The same events, the same limits, and of the metadata the trace alone."""
+        traced = new_event('{"ü": 1}', metadata={"traceparent": "00-1-2-03", "correlation": "c"})
+        await commit(
+            store, append(A, 0, *(str(n) for n in range(4))), Append(A, Version(4), (traced,))
+        )
+        waiting = await store.pending(limit=10)
+        await store.record([(e.position, Offset(n)) for n, e in enumerate(waiting, start=1)])
+
+        for after, limit in ((0, 9), (2, 2), (4, 1), (5, 9)):
+            entries = await store.published(after=Offset(after), limit=limit)
+            events = await store.events(after=Offset(after), limit=limit)
+            assert list(map(as_log_event, entries)) == list(events)
+        [last] = await store.events(after=Offset(4), limit=1)
+        assert ("00-1-2-03", traced.payload.encode()) == (last.traceparent, last.payload)
 
     async def test_recording_again_is_a_no_op(self, store: ServiceStore) -> None:
         """A relay that died before it heard back records the same again."""

@@ -17,10 +17,10 @@ import pytest
 
 from flotilla.errors import Conflict, Corrupt, Unavailable
 from flotilla.heartbeat import Heartbeat, beat, heartbeats
-from flotilla.outbox import START, Offset
+from flotilla.outbox import START, LogEvent, Offset
 from flotilla.parked import NotParked, discard, parked_counts, parked_events
 from flotilla.parking import Parking, ParkingFull, StillPoison
-from flotilla.projection import LogEvent, ViewSession, ViewStore
+from flotilla.projection import ViewSession, ViewStore
 from flotilla.store import StreamId, Version
 from flotilla.testing.worlds import ManualClock
 

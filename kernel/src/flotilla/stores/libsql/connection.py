@@ -118,6 +118,15 @@ class Connection:
                 raise
             raise Corrupt(f"{self._path}: not readable, restore a backup: {error}") from None
 
+    def pages(self, sql: str, page_rows_max: int) -> Iterator[list[Row]]:
+        """Run a statement and return its rows in pages; its tables stay locked until the last."""
+        try:
+            cursor = self._libsql.execute(sql)
+            while page := cursor.fetchmany(page_rows_max):
+                yield page
+        except ValueError as error:
+            raise meaning(error, self._path) from None
+
     def run(self, sql: str, *parameters: object) -> int:
         """Run a statement and return how many rows it changed."""
         try:
@@ -224,22 +233,22 @@ class Lane:
             thread.shutdown(wait=False)
             raise
 
-    async def run[T](self, job: Callable[[Connection], T]) -> T:
+    async def run[T](self, job: Callable[[Connection], T], *, limit_s: float = CALL_LIMIT_S) -> T:
         """Return what `job` returns.
 
-        Raises `Unavailable` after `CALL_LIMIT_S`: then the job was not begun, or goes on.
+        Raises `Unavailable` after `limit_s`: then the job was not begun, or goes on.
         """
         try:
             future = asyncio.wrap_future(self._thread.submit(job, self._connection))
         except RuntimeError as error:
             raise Unavailable(f"{self._path} is closed") from error
         try:
-            async with asyncio.timeout(CALL_LIMIT_S) as limit:
+            async with asyncio.timeout(limit_s) as limit:
                 return await future
         except TimeoutError as error:
             if not limit.expired():
                 raise
-            raise Unavailable(f"{self._path} did not answer within {CALL_LIMIT_S} s") from error
+            raise Unavailable(f"{self._path} did not answer within {limit_s} s") from error
 
     def post(self, job: Callable[[Connection], object]) -> None:
         """Run `job` before any later one, without waiting for it; when closed, nothing is open."""

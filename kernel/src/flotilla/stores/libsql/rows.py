@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from flotilla.clock import from_us
-from flotilla.outbox import Offset, OutboxEntry
-from flotilla.store import ClaimKey, RecordedEvent, StoredReply, StreamId, Version
+from flotilla.outbox import LogEvent, Offset, OutboxEntry
+from flotilla.store import ClaimKey, RecordedEvent, StoredReply, StreamId, Version, tenant_of
 
 
 def recorded(row: Iterable[Any]) -> RecordedEvent:
@@ -27,6 +27,13 @@ def entry(row: Iterable[Any]) -> OutboxEntry:
     """Return the outbox entry of a row: position, offset, and those of `recorded`."""
     position, offset, *event = row
     return OutboxEntry(position, None if offset is None else Offset(offset), recorded(event))
+
+
+def log_event(row: Iterable[Any]) -> LogEvent:
+    """Return the event of a row of events.sql."""
+    offset, stream, version, kind, payload, at_us, traceparent = row
+    at, tenant = from_us(at_us), tenant_of(stream)
+    return LogEvent(offset, tenant, stream, version, kind, payload.encode(), at, traceparent)
 
 
 def reply(row: Iterable[Any]) -> tuple[ClaimKey, StoredReply]:

@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from flotilla.clock import Clock, SystemClock, from_us, to_us
 from flotilla.errors import Corrupt
-from flotilla.outbox import START, LogReader, LogStatus, Offset, OutboxEntry, pruned
+from flotilla.outbox import START, LogEvent, LogReader, LogStatus, Offset, OutboxEntry, pruned
 from flotilla.projection import Row
 from flotilla.store import (
     EMPTY,
@@ -30,7 +30,7 @@ from flotilla.stores.libsql.connection import (
     open_read_only,
     read_sql,
 )
-from flotilla.stores.libsql.rows import claims_json, entry, recorded, reply
+from flotilla.stores.libsql.rows import claims_json, entry, log_event, recorded, reply
 from flotilla.stores.libsql.schema import check
 from flotilla.stores.libsql.schema import migrate as migrate_schema
 from flotilla.stores.migrations import read_migrations
@@ -45,7 +45,7 @@ _AGGREGATE = (
 )
 _TAIL, _REPLIES, _FORGET = map(read_sql, ("tail", "replies", "forget_expired"))
 _PENDING, _PUBLISHED, _FIND = map(read_sql, ("pending", "published", "find"))
-_OFFSETS, _RECORD = map(read_sql, ("offsets", "record"))
+_OFFSETS, _RECORD, _EVENTS = map(read_sql, ("offsets", "record", "events"))
 _PRUNE = read_sql("prune")
 _FIRST_OFFSET = """
 select coalesce(min("offset"), 0) from event_outbox where log = ?1 and "offset" is not null
@@ -209,6 +209,14 @@ class LibsqlStore:
                 return connection.run(_PRUNE, self._log, before_us, limit)
 
         return await self._database.write(job)
+
+    async def events(self, *, after: Offset, limit: int) -> Sequence[LogEvent]:
+        """Return up to `limit` published events after `after`, as the log delivers them."""
+        rows = await self._database.rows(_EVENTS, self._log, after, limit)
+        found = [log_event(row) for row in rows]
+        if found and found[0].offset > after + 1:
+            raise pruned(after, found[0].offset)
+        return found
 
     async def find(self, events: Sequence[tuple[StreamId, Version]]) -> Sequence[OutboxEntry]:
         """Return the entries of these events."""

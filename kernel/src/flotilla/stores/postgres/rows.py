@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 import asyncpg
 from pydantic_core import to_json
 
-from flotilla.outbox import OutboxEntry
+from flotilla.outbox import LogEvent, OutboxEntry
 from flotilla.store import (
     EMPTY,
     Append,
@@ -19,6 +19,7 @@ from flotilla.store import (
     StreamId,
     Unit,
     Version,
+    tenant_of,
 )
 from flotilla.stores.rounds import Chain
 
@@ -78,6 +79,15 @@ def entry(row: asyncpg.Record) -> OutboxEntry:
         stream, version, event_id, kind, payload, json.loads(metadata), recorded_at
     )
     return OutboxEntry(position, offset, event)
+
+
+def log_event(row: asyncpg.Record) -> LogEvent:
+    """Return the event of a row of events.sql."""
+    offset, stream, version, kind, payload, recorded_at, traceparent = row
+    tenant = tenant_of(stream)
+    return LogEvent(
+        offset, tenant, stream, version, kind, payload.encode(), recorded_at, traceparent
+    )
 
 
 def documents(units: Sequence[Unit], chains: Sequence[Chain]) -> tuple[str, str, str]:

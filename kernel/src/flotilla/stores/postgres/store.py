@@ -8,7 +8,7 @@ from typing import Self
 import asyncpg
 
 from flotilla.errors import Corrupt, Rejected, Unavailable
-from flotilla.outbox import START, LogReader, LogStatus, Offset, OutboxEntry, pruned
+from flotilla.outbox import START, LogEvent, LogReader, LogStatus, Offset, OutboxEntry, pruned
 from flotilla.store import (
     EMPTY,
     ClaimKey,
@@ -32,6 +32,7 @@ from flotilla.stores.postgres.rows import (
     documents,
     entry,
     loaded,
+    log_event,
     recorded,
 )
 from flotilla.stores.rounds import Chain, plan_rounds
@@ -43,7 +44,8 @@ TORN_TRIES_MAX = 10
 
 _COMMIT, _LOAD, _REPLIES, _FORGET = map(read_sql, ("commit", "load", "replies", "forget_expired"))
 _PENDING, _PUBLISHED, _FIND = map(read_sql, ("pending", "published", "find"))
-_RECORD, _STATUS, _LOCKED, _PRUNE = map(read_sql, ("record", "status", "locked", "prune"))
+_RECORD, _STATUS, _EVENTS = map(read_sql, ("record", "status", "events"))
+_LOCKED, _PRUNE = map(read_sql, ("locked", "prune"))
 _READ = """
 select stream, version, event_id, type, payload, metadata, recorded_at from event
 where stream = $1 and version > $2 order by version limit $3
@@ -178,6 +180,13 @@ class PostgresStore:
     async def prune(self, *, older_than_s: float, limit: int) -> int:
         """Forget the oldest ledger entries that everybody has read."""
         return int((await self._fetch(_PRUNE, self._log, older_than_s, limit))[0][0])
+
+    async def events(self, *, after: Offset, limit: int) -> Sequence[LogEvent]:
+        """Return up to `limit` published events after `after`, as the log delivers them."""
+        found = list(map(log_event, await self._fetch(_EVENTS, self._log, after, limit)))
+        if found and found[0].offset > after + 1:
+            raise pruned(after, found[0].offset)
+        return found
 
     async def find(self, events: Sequence[tuple[StreamId, Version]]) -> Sequence[OutboxEntry]:
         """Return the entries of these events."""

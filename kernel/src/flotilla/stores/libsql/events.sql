@@ -1,0 +1,3 @@
+-- The log as projections fold it: only what a `LogEvent` has, for this is read by the million.
+select "offset", stream, version, type, payload, recorded_at, metadata ->> 'traceparent'
+from outbox_entry where log = ?1 and "offset" > ?2 order by "offset" limit ?3

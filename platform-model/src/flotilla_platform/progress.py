@@ -1,0 +1,81 @@
+"""How far a long command is: a bar on stderr for people, lines on stdout for programs."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Task, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+from rich.text import Text
+
+from flotilla.clock import Clock
+from flotilla.rebuild import Progress, Report
+
+LINE_EVERY_S = 0.5
+_LEAST_S = 1e-6
+
+
+class _Rate(TextColumn):
+    """Events a second, lately."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:,.0f} events/s", style="progress.data.speed")
+
+
+@contextmanager
+def reporting(name: str, clock: Clock, *, as_json: bool) -> Iterator[Report]:
+    """Yield what to tell progress to. Where stderr is no terminal, there is no bar."""
+    if as_json:
+        yield _lines(name, clock)
+        return
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _Rate(""),
+        TimeRemainingColumn(),
+    )
+    with Bar(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(name, total=None)
+
+        def report(progress: Progress) -> None:
+            bar.update(
+                task,
+                description=f"{name}: {progress.phase}",
+                completed=progress.offset,
+                total=progress.target,
+            )
+
+        yield report
+
+
+def _lines(name: str, clock: Clock) -> Callable[[Progress], None]:
+    started_s = clock.monotonic_s()
+    first: list[int] = []
+    told: list[tuple[float, str]] = []
+
+    def report(progress: Progress) -> None:
+        now_s = clock.monotonic_s()
+        first[1:] = []
+        if not first:
+            first.append(progress.offset)
+        if told and told[-1][1] == progress.phase and now_s - told[-1][0] < LINE_EVERY_S:
+            return
+        told[:] = [(now_s, progress.phase)]
+        rate = (progress.offset - first[0]) / max(now_s - started_s, _LEAST_S)
+        line = {
+            "kind": "progress",
+            "projection": name,
+            "phase": progress.phase,
+            "offset": progress.offset,
+            "target": progress.target,
+            "events_per_s": round(rate, 1),
+            "eta_s": round((progress.target - progress.offset) / rate, 1) if rate else None,
+        }
+        typer.echo(json.dumps(line, separators=(",", ":")))
+
+    return report
