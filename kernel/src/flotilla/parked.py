@@ -54,7 +54,9 @@ select {_COLUMNS} from projection_parked_event
 where ($1 = '' or projection = $1) and ($2 = '' or key = $2) and ($3 = 0 or "offset" = $3)
 order by projection, log, "offset" limit $4
 """  # noqa: S608 - our own text
-_KEYS = "select key, count(*) from projection_parked_event where projection = $1 and log = $2 group by key"
+_KEYS = """
+select key, count(*) from projection_parked_event where projection = $1 and log = $2 group by key
+"""
 _COUNTS = """
 select projection, log, count(*), count(distinct key), min(parked_at_us), min(recorded_at_us)
 from projection_parked_event group by projection, log order by projection, log

@@ -1,6 +1,6 @@
 """Composition root: the read models, and the queries on them."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 
@@ -23,6 +23,7 @@ from flotilla.stores import open_store, open_views
 from flotilla_contracts.counter import GetCounter, GetTenantTotals, ListActivity, ListCounters
 from flotilla_contracts.health import health_subject
 from flotilla_contracts.parked import retry_subject
+from svc_projector.counters import CounterView
 from svc_projector.projector import Projector
 from svc_projector.queries import CounterQueries, answer_activity, answer_totals
 from svc_projector.read_models import projections

@@ -1,7 +1,8 @@
 """What can be said and done about a file that holds a view, attached to a connection by a name.
 
 Its own tables are its checkpoint, its schema history and what is parked (`projection_…`,
-`schema_migration`); every other one is the view's. What a name is not given for is the file that the connection was opened for.
+`schema_migration`); every other one is the view's. What a name is not given for is the file
+that the connection was opened for.
 """
 
 from collections.abc import Sequence
