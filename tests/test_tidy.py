@@ -11,7 +11,7 @@ MODULE_CODE_LINES_MAX = 260
 LOOP_BUDGETS = {
     # Raising one takes an ADR: these files are what everything else rests on.
     "kernel/src/flotilla/execute.py": 110,
-    "kernel/src/flotilla/commit.py": 85,
+    "kernel/src/flotilla/commit.py": 95,
     "kernel/src/flotilla/lanes.py": 65,
     "svc-outbox-relay/src/svc_outbox_relay/relay.py": 115,
     "svc-outbox-relay/src/svc_outbox_relay/handshake.py": 85,

@@ -19,6 +19,7 @@ from flotilla.embedded import PostgresServer
 from flotilla.outbox import Offset
 from flotilla.store import Committed, Snapshot, StreamId, Unit, Version, stream_id
 from flotilla.stores.postgres import PostgresStore
+from flotilla.stores.postgres import outbox as ledger
 from flotilla.stores.postgres import store as statements
 from flotilla.stores.postgres.connection import Connections
 from flotilla.stores.postgres.rows import documents
@@ -74,20 +75,20 @@ HOT = {
     ),
     "read": Statement(statements._READ, ("acme/thing/5", 1, 1000)),
     "replies": Statement(statements._REPLIES, KEYS),
-    "pending, a few": Statement(statements._PENDING, ("thing", 10, [])),
-    "pending, a batch": Statement(statements._PENDING, ("thing", 1000, [])),
-    "pending, behind a batch": Statement(statements._PENDING, ("thing", 100, A_THOUSAND[:500])),
-    "prune": Statement(statements._PRUNE, ("thing", 0.0, 1000)),
-    "published, the first": Statement(statements._PUBLISHED, ("thing", 0, 1000)),
-    "published, the last": Statement(statements._PUBLISHED, ("thing", EVENTS - WAITING - 9, 1000)),
-    "events, a rebuild's batch": Statement(statements._EVENTS, ("thing", 0, 1000)),
-    "events, the last": Statement(statements._EVENTS, ("thing", EVENTS - WAITING - 9, 1000)),
-    "last offset": Statement(statements._LAST_OFFSET, ("thing",)),
-    "status": Statement(statements._STATUS, ("thing",)),
+    "pending, a few": Statement(ledger._PENDING, ("thing", 10, [])),
+    "pending, a batch": Statement(ledger._PENDING, ("thing", 1000, [])),
+    "pending, behind a batch": Statement(ledger._PENDING, ("thing", 100, A_THOUSAND[:500])),
+    "prune": Statement(ledger._PRUNE, ("thing", 0.0, 1000)),
+    "published, the first": Statement(ledger._PUBLISHED, ("thing", 0, 1000)),
+    "published, the last": Statement(ledger._PUBLISHED, ("thing", EVENTS - WAITING - 9, 1000)),
+    "events, a rebuild's batch": Statement(ledger._EVENTS, ("thing", 0, 1000)),
+    "events, the last": Statement(ledger._EVENTS, ("thing", EVENTS - WAITING - 9, 1000)),
+    "last offset": Statement(ledger._LAST_OFFSET, ("thing",)),
+    "status": Statement(ledger._STATUS, ("thing",)),
     "find": Statement(
-        statements._FIND, ("thing", [f"acme/thing/{n}" for n in range(1000)], [3] * 1000)
+        ledger._FIND, ("thing", [f"acme/thing/{n}" for n in range(1000)], [3] * 1000)
     ),
-    "record": Statement(statements._RECORD, (A_THOUSAND, A_THOUSAND)),
+    "record": Statement(ledger._RECORD, (A_THOUSAND, A_THOUSAND)),
     "forget, a few": Statement(statements._FORGET, (10,)),
     "forget, many": Statement(statements._FORGET, (10_000,)),
     "commit of 1": commit_of(1),

@@ -30,7 +30,6 @@ from flotilla import (
     Projection,
     SystemClock,
     Unavailable,
-    ViewSession,
     ViewStore,
 )
 from flotilla.outbox import START, as_log_event
@@ -68,7 +67,9 @@ class Projector:
         name, log = self.projection.name, self.projection.log
         if (await self.views.checkpoint(name, log)).offset == START:
             with suppress(Fenced):  # another instance was faster
-                await self.views.advance(name, log, (START, Checkpoint(START)), _nothing)
+                await self.views.advance(
+                    name, log, (START, Checkpoint(START)), lambda _: asyncio.sleep(0)
+                )
 
     async def start(self) -> Offset:
         """Return where to go on: the checkpoint in the database."""
@@ -139,10 +140,6 @@ class Projector:
             self.on_applied(part)
             async with self.moved:
                 self.moved.notify_all()
-
-
-async def _nothing(_: ViewSession) -> None:
-    return
 
 
 def _dense_runs(events: Sequence[LogEvent]) -> Iterator[Sequence[LogEvent]]:

@@ -7,8 +7,7 @@ from typing import Self
 
 import asyncpg
 
-from flotilla.errors import Corrupt, Rejected, Unavailable
-from flotilla.outbox import START, LogEvent, LogReader, LogStatus, Offset, OutboxEntry, pruned
+from flotilla.errors import Rejected, Unavailable
 from flotilla.store import (
     EMPTY,
     ClaimKey,
@@ -27,14 +26,8 @@ from flotilla.store import (
 from flotilla.stores.gather import Gather
 from flotilla.stores.migrations import read_migrations
 from flotilla.stores.postgres.connection import Connections, prepare, read_sql, schema_of
-from flotilla.stores.postgres.rows import (
-    LoadRequest,
-    documents,
-    entry,
-    loaded,
-    log_event,
-    recorded,
-)
+from flotilla.stores.postgres.outbox import PostgresOutbox
+from flotilla.stores.postgres.rows import LoadRequest, documents, loaded, recorded
 from flotilla.stores.rounds import Chain, plan_rounds
 from flotilla.stores.storable import Unstorable, check_storable, is_storable
 
@@ -43,28 +36,10 @@ TORN_TRIES_MAX = 10
 """Each try is lost to somebody who committed, so somebody always makes progress."""
 
 _COMMIT, _LOAD, _REPLIES, _FORGET = map(read_sql, ("commit", "load", "replies", "forget_expired"))
-_PENDING, _PUBLISHED, _FIND = map(read_sql, ("pending", "published", "find"))
-_RECORD, _STATUS, _EVENTS = map(read_sql, ("record", "status", "events"))
-_LOCKED, _PRUNE = map(read_sql, ("locked", "prune"))
+_LOCKED = read_sql("locked")
 _READ = """
 select stream, version, event_id, type, payload, metadata, recorded_at from event
 where stream = $1 and version > $2 order by version limit $3
-"""
-
-_LAST_OFFSET = """
-select max("offset") from event_outbox where log = $1 and "offset" is not null
-"""
-
-_FIRST_OFFSET = """
-select min("offset") from event_outbox where log = $1 and "offset" is not null
-"""
-_READ_BY = """
-insert into log_reader (log, reader, "offset", seen_at) values ($1, $2, $3, now())
-on conflict (log, reader) do update set "offset" = excluded."offset", seen_at = excluded.seen_at
-"""
-_READERS = """
-select reader, "offset", extract(epoch from now() - seen_at)::float8 as seen_s
-from log_reader where log = $1 order by reader
 """
 
 _OVERTAKEN = {"FT001", "23505", "40001", "40P01"}
@@ -81,14 +56,13 @@ _UNSTORABLE = (
 """The database refuses what is in a unit. Anything else is about the database, or a bug."""
 
 
-class PostgresStore:
+class PostgresStore(PostgresOutbox):
     """One service's events on Postgres. Open it with `PostgresStore.open`."""
 
     flights_max: int = 2
 
     def __init__(self, connections: Connections, *, log: str) -> None:
-        self._connections = connections
-        self._log = log
+        super().__init__(connections, log=log)
         self._loads = Gather(self._load_many)
 
     @classmethod
@@ -154,66 +128,6 @@ class PostgresStore:
         """Delete up to `limit` expired idempotency records."""
         return int((await self._fetch(_FORGET, limit))[0][0])
 
-    async def pending(self, *, limit: int, but: Sequence[int] = ()) -> Sequence[OutboxEntry]:
-        """Return up to `limit` entries without an offset, by position, but not those of `but`."""
-        return [entry(row) for row in await self._fetch(_PENDING, self._log, limit, but)]
-
-    async def published(self, *, after: Offset, limit: int) -> Sequence[OutboxEntry]:
-        """Return up to `limit` entries with an offset greater than `after`, by offset."""
-        found = [entry(row) for row in await self._fetch(_PUBLISHED, self._log, after, limit)]
-        if found and (first := found[0].offset or START) > after + 1:
-            raise pruned(after, first)
-        return found
-
-    async def first_offset(self) -> Offset:
-        """Return the first offset that is kept."""
-        return Offset((await self._fetch(_FIRST_OFFSET, self._log))[0][0] or START)
-
-    async def read_by(self, reader: str, offset: Offset) -> None:
-        """Note how far `reader` is."""
-        await self._fetch(_READ_BY, self._log, reader, offset)
-
-    async def readers(self) -> Sequence[LogReader]:
-        """Return everybody who said how far it is."""
-        return [LogReader(*row) for row in await self._fetch(_READERS, self._log)]
-
-    async def prune(self, *, older_than_s: float, limit: int) -> int:
-        """Forget the oldest ledger entries that everybody has read."""
-        return int((await self._fetch(_PRUNE, self._log, older_than_s, limit))[0][0])
-
-    async def events(self, *, after: Offset, limit: int) -> Sequence[LogEvent]:
-        """Return up to `limit` published events after `after`, as the log delivers them."""
-        found = list(map(log_event, await self._fetch(_EVENTS, self._log, after, limit)))
-        if found and found[0].offset > after + 1:
-            raise pruned(after, found[0].offset)
-        return found
-
-    async def find(self, events: Sequence[tuple[StreamId, Version]]) -> Sequence[OutboxEntry]:
-        """Return the entries of these events."""
-        streams, versions = [s for s, _ in events], [v for _, v in events]
-        return [entry(row) for row in await self._fetch(_FIND, self._log, streams, versions)]
-
-    async def record(self, offsets: Sequence[tuple[int, Offset]]) -> None:
-        """Give offsets to positions, all or none."""
-        try:
-            await self._fetch(_RECORD, [p for p, _ in offsets], [o for _, o in offsets])
-        except (asyncpg.UniqueViolationError, asyncpg.PostgresError) as error:
-            if error.sqlstate in {"FT001", "23505"}:
-                raise Corrupt(
-                    f"{self._log}: offsets {offsets[:3]}… contradict the ledger"
-                ) from error
-            raise
-
-    async def last_offset(self) -> Offset:
-        """Return the last offset given."""
-        return Offset((await self._fetch(_LAST_OFFSET, self._log))[0][0] or START)
-
-    async def status(self) -> LogStatus:
-        """Return where the log stands."""
-        [row] = await self._fetch(_STATUS, self._log)
-        last, waiting = row["last_offset"] or START, row["waiting"]
-        return LogStatus(last + waiting, Offset(last), waiting, max(0.0, row["oldest_waiting_s"]))
-
     async def _load_many(self, asked: Sequence[LoadRequest]) -> Sequence[Loaded]:
         claims = list({claim for _, _, wanted in asked for claim in wanted})
         rows = await self._fetch(
@@ -224,11 +138,6 @@ class PostgresStore:
             *([getattr(claim, part) for claim in claims] for part in ("tenant", "scope", "key")),
         )
         return loaded(asked, rows)
-
-    async def _fetch(self, sql: str, *arguments: object) -> list[asyncpg.Record]:
-        async with self._connections.use() as connection:
-            rows: list[asyncpg.Record] = await connection.fetch(sql, *arguments)
-            return rows
 
     async def _commit_round(
         self, units: Sequence[Unit], chains: Sequence[Chain]
