@@ -14,11 +14,13 @@ from bench.measure import Sample
 from bench.ours import bindings
 from bench.servers import Servers
 from bench.suite import Figures, Samples, Tell, medians
-from flotilla import LogEvent
+from flotilla import LogEvent, SystemClock
 from flotilla.background import Background
 from flotilla.buses.local import LocalBus
 from flotilla.nats import connected
+from flotilla.rebuild import Rebuild, from_ledger
 from flotilla.stores.postgres import PostgresStore, PostgresViews
+from flotilla.stores.postgres.shadows import PostgresShadows
 from svc_outbox_relay.main import compose as compose_relay
 from svc_projector.counters import CounterView
 from svc_projector.projector import BATCH_EVENTS_MAX, Projector
@@ -26,6 +28,7 @@ from svc_projector.running import keep_projecting
 
 STREAMS = 10_000
 EVENTS = 200_000
+REBUILD_EVENTS = 1_000_000
 FASTSTREAM_EVENTS = 5_000
 TIMEOUT_S = 300.0
 LOOK_S = 0.02
@@ -35,13 +38,14 @@ LOG = "counter"
 NOTE = (
     "200,000 events of 10,000 counters on the stream, folded into the counter view; plain loop: "
     "fetch 500, executemany, one transaction a batch; eventsourcing: its projection runner on 10,000 "
-    "events of its own; faststream: a handler with a transaction a message"
+    "events of its own; faststream: a handler with a transaction a message; rebuild: 1,000,000 events "
+    "from the store, compared and swapped in"
 )
 
 
 def stretches(rounds: int) -> int:
     """Return how often `measure` tells what it does."""
-    return 5 * rounds + 1
+    return 6 * rounds + 1
 
 
 async def measure(servers: Servers, folder: Path, run: tuple[float, int], tell: Tell) -> Figures:
@@ -51,6 +55,8 @@ async def measure(servers: Servers, folder: Path, run: tuple[float, int], tell: 
     samples: Samples = {}
     tell("projector: publishing 200,000 events")
     source = await publish(servers)
+    ledger = await servers.database("ledger")
+    await make_backlog(ledger, LOG, events=REBUILD_EVENTS, streams=STREAMS, published=True)
     for number in range(1, rounds + 1):
         work: dict[str, Callable[[], Awaitable[Sample]]] = {
             "catch_up": partial(catch_up, servers, source, f"ours{number}"),
@@ -61,6 +67,7 @@ async def measure(servers: Servers, folder: Path, run: tuple[float, int], tell: 
             "faststream": partial(
                 projection_peers.faststream, servers, f"fs{number}", LOG, FASTSTREAM_EVENTS
             ),
+            "rebuild": partial(rebuild, servers, ledger, f"rebuild{number}"),
             "commit_to_view": partial(commit_to_view, servers, f"latency{number}", seconds),
         }
         for name, stretch in work.items():
@@ -76,6 +83,7 @@ async def measure(servers: Servers, folder: Path, run: tuple[float, int], tell: 
         "projector.ratio_to_eventsourcing": ours / found["eventsourcing"].per_s,
         "projector.faststream_per_s": found["faststream"].per_s,
         "projector.ratio_to_faststream": ours / found["faststream"].per_s,
+        "projector.rebuild_per_s": found["rebuild"].per_s,
         "projector.commit_to_view_per_s": found["commit_to_view"].per_s,
         "projector.commit_to_view_p50_ms": found["commit_to_view"].p50_ms,
         "projector.commit_to_view_p99_ms": found["commit_to_view"].p99_ms,
@@ -125,6 +133,27 @@ async def catch_up(servers: Servers, source_dsn: str, database: str) -> Sample:
         with suppress(asyncio.CancelledError):
             await folding
     return Sample(EVENTS / elapsed_s)
+
+
+async def rebuild(servers: Servers, ledger_dsn: str, database: str) -> Sample:
+    """Make the view again from the store: built, compared with the live one, swapped in."""
+    view = CounterView()
+    async with (
+        PostgresStore.open(ledger_dsn, service=LOG) as ledger,
+        PostgresShadows.open(
+            await servers.database(database),
+            service="projector",
+            projection=view,
+            clock=SystemClock(),
+        ) as places,
+    ):
+        await places.live.migrate(view.name, view.tables)
+        start = perf_counter()
+        done = await Rebuild(view, places, ledger, from_ledger(ledger)).run(swap=True)
+        elapsed_s = perf_counter() - start
+    if done.events != REBUILD_EVENTS:
+        raise AssertionError(f"rebuilt {done.events} events of {REBUILD_EVENTS}")
+    return Sample(done.events / elapsed_s)
 
 
 async def commit_to_view(servers: Servers, name: str, seconds: float) -> Sample:
