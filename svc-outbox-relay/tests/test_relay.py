@@ -1,16 +1,16 @@
 """The relay's core against stores that keep their promises and a world that does not."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
 
-from flotilla import Corrupt, Offset, Unavailable
+from flotilla import Corrupt, Offset, OutboxEntry, Unavailable
 from flotilla.outbox import START
 from flotilla.store import Append, StreamId, Unit, Version
 from flotilla.stores.memory import MemoryStore
 from flotilla.testing import new_event
-from svc_outbox_relay.relay import Message, PublishedMessage, Relay
+from svc_outbox_relay.relay import Message, PublishedMessage, Relay, WrongLastSequence
 from svc_outbox_relay.testing import LOG, MemoryLogStream, a_message, message_of
 
 
@@ -125,6 +125,65 @@ async def test_a_zombie_publishes_nothing() -> None:
 
     await leader.relay_once(await leader.handshake())
     await exact_copy(store, stream)
+
+
+class Meanwhile(MemoryStore):
+    """Somebody else does something right before this relay looks for what it read back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.meanwhile: Callable[[], Awaitable[None]] | None = None
+
+    async def find(self, events: Sequence[tuple[StreamId, Version]]) -> Sequence[OutboxEntry]:
+        if self.meanwhile:
+            other, self.meanwhile = self.meanwhile, None
+            await other()
+        return await super().find(events)
+
+
+async def test_a_relay_that_records_while_another_one_reads_back_is_not_foreign() -> None:
+    """Between its publish and its record, a second relay shakes hands."""
+    store, stream = Meanwhile(), MemoryLogStream()
+    await commit(store, 3)
+    waiting = await store.pending(limit=9)
+    await stream.publish([message_of(entry) for entry in waiting], after=START)
+
+    async def record() -> None:
+        await store.record([(e.position, Offset(n)) for n, e in enumerate(waiting, start=1)])
+
+    store.meanwhile = record
+    relay = a_relay(store, stream)
+    with pytest.raises(WrongLastSequence, match="another relay"):
+        await relay.handshake()
+
+    assert 3 == await relay.handshake()
+    await exact_copy(store, stream)
+
+
+async def test_a_stream_that_shrinks_while_it_is_read_back_is_looked_at_again() -> None:
+    """The broker lost everything right after it said how far it was."""
+    store, stream = MemoryStore(), Shrinking()
+    await commit(store, 3)
+    await stream.publish([message_of(e) for e in await store.pending(limit=9)], after=START)
+    relay = a_relay(store, stream)
+
+    with pytest.raises(WrongLastSequence, match="ends before 3"):
+        await relay.handshake()
+
+    await relay.relay_once(await relay.handshake())
+    await exact_copy(store, stream)
+
+
+class Shrinking(MemoryLogStream):
+    """Forgets everything after it was asked for its last sequence."""
+
+    async def last_sequence(self) -> Offset:
+        last = await super().last_sequence()
+        self.messages = []
+        return last
+
+    async def publish(self, messages: Sequence[Message], *, after: Offset) -> None:
+        self.messages += messages
 
 
 # A hostile world, replayable from its seed.

@@ -13,7 +13,8 @@ What each failure leads to:
 
 - dies between publish and record: the handshake reads the messages back and records them;
 - dies between read and publish: nothing happened;
-- a zombie, or a second relay: the broker refuses its batch, because the sequence moved on;
+- a zombie, or a second relay: the broker refuses its batch, because the sequence moved on; one that
+  reads back what the other is recording looks again;
 - a zombie whose stale offset fits again, because the broker lost its tail: the ledger has moved on
   (checked right before every publish), and a connection that was lost since the handshake is a doubt;
 - the broker lost its tail, or everything: the handshake publishes it again, with the same offsets;
@@ -139,7 +140,9 @@ class Relay:
         """Record what was published and not recorded."""
         while recorded < published:
             messages = await self.stream.read(after=recorded, limit=self.batch_messages_max)
-            if not messages or messages[0].offset != recorded + 1:
+            if not messages:
+                raise WrongLastSequence(f"{self.log}: the stream ends before {published} by now")
+            if messages[0].offset != recorded + 1:
                 raise Corrupt(
                     f"{self.log}: the stream lost message {recorded + 1} before its ledger"
                 )
@@ -148,6 +151,8 @@ class Relay:
             offsets: list[tuple[int, Offset]] = []
             for message in messages:
                 entry = known.get(message.event) if message.event else None
+                if entry is None and await self.outbox.last_offset() > recorded:
+                    raise WrongLastSequence(f"{self.log}: another relay recorded it meanwhile")
                 if entry is None or entry.event.event_id != message.event_id:
                     raise self._foreign(message)
                 offsets.append((entry.position, message.offset))
