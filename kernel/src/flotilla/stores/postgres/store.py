@@ -157,14 +157,18 @@ class PostgresStore:
 
     async def record(self, offsets: Sequence[tuple[int, Offset]]) -> None:
         """Give offsets to positions, all or none."""
-        try:
-            await self._fetch(_RECORD, [p for p, _ in offsets], [o for _, o in offsets])
-        except (asyncpg.UniqueViolationError, asyncpg.PostgresError) as error:
-            if error.sqlstate in {"FT001", "23505"}:
-                raise Corrupt(
-                    f"{self._log}: offsets {offsets[:3]}… contradict the ledger"
-                ) from error
-            raise
+        for _ in range(TORN_TRIES_MAX):
+            try:
+                await self._fetch(_RECORD, [p for p, _ in offsets], [o for _, o in offsets])
+            except asyncpg.PostgresError as error:
+                if error.sqlstate not in _OVERTAKEN:
+                    raise
+                contradiction = error  # or somebody records the same at this moment: look again
+            else:
+                return
+        raise Corrupt(
+            f"{self._log}: offsets {offsets[:3]}… contradict the ledger"
+        ) from contradiction
 
     async def last_offset(self) -> Offset:
         """Return the last offset given."""
