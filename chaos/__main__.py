@@ -14,8 +14,10 @@ import structlog
 from rich.live import Live
 
 from chaos import report
+from chaos.faults import FAULTS_MAX, FREEZE_MAX_S, SECONDS_MIN
 from chaos.fleet_suite import fleet_round
-from chaos.fleet_world import fleet_world
+from chaos.many_processes import many_processes
+from chaos.one_process import one_process
 from chaos.rounds import Round
 from chaos.store_suite import store_round, store_world
 from flotilla import Clock, SystemClock
@@ -24,6 +26,7 @@ from flotilla.testing.servers import open_folder
 ROUND_MAX_S = 120.0
 """Whatever happens in a round, it ends."""
 ROUNDS_MAX = 10_000
+FREEZE_LIMIT_S = 60.0
 SEED_BELOW = 1_000_000
 HELP = """Breaks real servers and processes under load, and checks what was promised.
 
@@ -32,6 +35,8 @@ HELP = """Breaks real servers and processes under load, and checks what was prom
   fleet   every service in processes of its own, counters, relays and projectors twice, with
           PostgreSQL, NATS and links that can be cut: kill -9, SIGTERM, SIGSTOP, a broker that lost
           its data or has no room, connections reset, stalled, half-open, deaf, slow
+  single, single-postgres
+          the same for `flotilla up` with that topology: one process and its servers
 
 A round is 1 to 3 faults; everything about them follows from its seed. Afterwards everything has to be
 well within 15 s by itself, and all checkers look at all that callers were told. Loopback only.
@@ -46,10 +51,13 @@ was broken; what is needed to see it again is printed.
 """
 
 World = Any
-RunRound = Callable[[World, int, str], Awaitable[Round]]
+RunRound = Callable[[World, int, str, float], Awaitable[Round]]
+"""A world, a seed, the name of the round, and how long a process is frozen at most, in seconds."""
 OpenWorld = Callable[[Path, Clock], AbstractAsyncContextManager[World]]
 SUITES: dict[str, tuple[OpenWorld, RunRound]] = {
-    "fleet": (fleet_world, fleet_round),
+    "fleet": (many_processes, fleet_round),
+    "single": (one_process("single"), fleet_round),
+    "single-postgres": (one_process("single-postgres"), fleet_round),
     "store": (store_world, store_round),
 }
 
@@ -65,10 +73,20 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--only", choices=list(SUITES), default="fleet", help="which suite")
     parser.add_argument("--rounds", type=int, default=30, help="how many; default 30")
     parser.add_argument("--seed", type=int, help="of the first round; the next one has the next")
+    parser.add_argument(
+        "--freeze-max-s",
+        type=float,
+        default=FREEZE_MAX_S,
+        help=f"how long a process is frozen at most; default {FREEZE_MAX_S:g}",
+    )
     parser.add_argument("--logs", type=Path, help="an empty folder that stays, with all logs")
     chosen = parser.parse_args(argv)
     if not 1 <= chosen.rounds <= ROUNDS_MAX:
         parser.error(f"--rounds {chosen.rounds}: write 1 to {ROUNDS_MAX}")
+    if not SECONDS_MIN <= chosen.freeze_max_s <= FREEZE_LIMIT_S:
+        parser.error(
+            f"--freeze-max-s {chosen.freeze_max_s:g}: write {SECONDS_MIN} to {FREEZE_LIMIT_S:g}"
+        )
     if chosen.seed is None:
         chosen.seed = random.SystemRandom().randrange(SEED_BELOW)
     return chosen
@@ -91,7 +109,7 @@ async def run(chosen: argparse.Namespace) -> int:
         if one.violations:
             console.print(report.reproduction(chosen.only, one), markup=False)
     console.print(report.summary(rounds, elapsed_s))
-    options = {"rounds": chosen.rounds, "seed": chosen.seed}
+    options = {key: getattr(chosen, key) for key in ("rounds", "seed", "freeze_max_s")}
     await report.keep(chosen.only, rounds, elapsed_s, options)
     return int(any(one.violations for one in rounds))
 
@@ -101,11 +119,13 @@ async def _rounds_in_one_world(
 ) -> AsyncIterator[Round]:
     """Yield the rounds that are left, until one breaks a promise: what follows it gets a new world."""
     open_world, run_round = SUITES[chosen.only]
+    limit_s = ROUND_MAX_S + FAULTS_MAX * chosen.freeze_max_s
     with _folder(chosen.logs, done) as folder:
         async with open_world(folder, clock) as world:
             for number in range(done, chosen.rounds):
-                async with asyncio.timeout(ROUND_MAX_S):
-                    one = await run_round(world, chosen.seed + number, f"r{number}")
+                seed, name = chosen.seed + number, f"r{number}"
+                async with asyncio.timeout(limit_s):
+                    one = await run_round(world, seed, name, chosen.freeze_max_s)
                 yield one
                 if one.violations:
                     return

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 FAULTS_MAX = 3
 FIRST_S, LAST_S = 0.2, 2.0
 SECONDS_MIN = 0.1
+FREEZE_MAX_S = 5.0
+"""How long a process is frozen at most, unless told otherwise."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,36 +3,38 @@
 import re
 import shutil
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from signal import SIGKILL, SIGTERM
 
-from chaos.faults import Fault, Kind
-from chaos.fleet_world import NODES, FleetWorld
+from chaos.faults import FREEZE_MAX_S, Fault, Kind
 from chaos.links import FAILURES, Mode
 from chaos.processes import children_of, send, stopped
+from chaos.worlds import Breakable, FleetWorld
 
-FREEZE_MAX_S = 5.0
-LINKS = ("http", "nats", "postgres")
 _ROOM = re.compile(r"max_file_store: \d+")
 NO_ROOM_BYTES = 1
 
 
-def kinds(freeze_max_s: float = FREEZE_MAX_S) -> Mapping[str, Kind]:
-    """Return what may happen; nothing is frozen for longer than `freeze_max_s`."""
-    nodes = tuple(NODES)
-    links = {f"link-{mode}": Kind(LINKS, seconds_max=2.0) for mode in FAILURES}
-    return {
+def kinds(breakable: Breakable, freeze_max_s: float = FREEZE_MAX_S) -> Mapping[str, Kind]:
+    """Return what may happen to a fleet; nothing is frozen for longer than `freeze_max_s`."""
+    nodes, links = breakable.nodes, breakable.links
+    found = {
         "kill": Kind(nodes, weight=4),
         "terminate": Kind(nodes, weight=2),
         "freeze": Kind(nodes, seconds_max=freeze_max_s, weight=4),
-        "postgres-kill": Kind(weight=2),
-        "postgres-freeze-session": Kind(seconds_max=3.0, weight=2),
-        "postgres-freeze-all": Kind(seconds_max=1.5),
         "nats-kill": Kind(weight=2),
-        "nats-freeze": Kind(seconds_max=3.0, weight=2),
+        "nats-freeze": Kind(seconds_max=freeze_max_s, weight=2),
         "nats-wipe": Kind(weight=2),
         "nats-full": Kind(seconds_max=1.5),
-        **links,
+        **{f"link-{mode}": Kind(links, seconds_max=2.0) for mode in FAILURES},
     }
+    if breakable.has_postgres:
+        found |= {
+            "postgres-kill": Kind(weight=2),
+            "postgres-freeze-session": Kind(seconds_max=freeze_max_s, weight=2),
+            "postgres-freeze-all": Kind(seconds_max=freeze_max_s / 2),
+        }
+    return found
 
 
 async def strike(world: FleetWorld, fault: Fault) -> None:
@@ -66,51 +68,71 @@ async def _freeze_node(world: FleetWorld, fault: Fault) -> None:
     await _freeze(world, [world.nodes[fault.target].pid], fault.seconds)
 
 
+def _sessions(world: FleetWorld) -> list[int]:
+    return [child for pid in world.postgres() for child in children_of(pid)]
+
+
 async def _freeze_session(world: FleetWorld, fault: Fault) -> None:
-    if found := children_of(world.postgres.pid):
+    if found := _sessions(world):
         await _freeze(world, [fault.chosen(found)], fault.seconds)
 
 
 async def _freeze_all(world: FleetWorld, fault: Fault) -> None:
-    await _freeze(world, children_of(world.postgres.pid), fault.seconds)
+    await _freeze(world, _sessions(world), fault.seconds)
 
 
 async def _freeze_nats(world: FleetWorld, fault: Fault) -> None:
-    await _freeze(world, [world.nats.pid], fault.seconds)
+    await _freeze(world, world.nats(), fault.seconds)
+
+
+async def _kill_postgres(world: FleetWorld, _: Fault) -> None:
+    send(world.postgres(), SIGKILL)
+
+
+async def _kill_nats(world: FleetWorld, _: Fault) -> None:
+    send(world.nats(), SIGKILL)
 
 
 async def _wipe(world: FleetWorld, _: Fault) -> None:
-    """Kill the broker and take its data away before it is started again."""
-    await world.nats.kill()
-    store = world.folder / "nats"
+    """Kill the broker and take its data away before it is started again, a tenth of a second later."""
+    if not (pids := world.nats()):
+        return  # who is starting right now would lose it while it runs
     gone = world.folder / "nats.gone"
-    if store.exists():
-        store.rename(gone)  # at once: it starts again soon
+    send(pids, SIGKILL)
+    with suppress(FileNotFoundError):  # wiped a moment ago
+        (world.folder / "nats").rename(gone)
     shutil.rmtree(gone, ignore_errors=True)
     world.judged_upto = 0
 
 
 async def _fill(world: FleetWorld, fault: Fault) -> None:
     """Leave the broker no room for as long as it takes, as a full disk would."""
-    config = world.folder / "nats.conf"
-    text = config.read_text()
     try:
-        config.write_text(_ROOM.sub(f"max_file_store: {NO_ROOM_BYTES}", text))
-        await world.nats.kill()
+        room = _limit(world, NO_ROOM_BYTES)
+        send(world.nats(), SIGKILL)
         await world.clock.sleep(fault.seconds)
     finally:
-        config.write_text(text)
-        await world.nats.kill()
+        _limit(world, room)
+        send(world.nats(), SIGKILL)
+
+
+def _limit(world: FleetWorld, room_bytes: int) -> int:
+    """Change how much the broker may store from its next start on; return how much it was."""
+    config = world.folder / "nats.conf"
+    text = config.read_text()
+    config.write_text(_ROOM.sub(f"max_file_store: {room_bytes}", text))
+    found = _ROOM.search(text)
+    return int(found[0].split()[1]) if found else room_bytes
 
 
 _ACTIONS: Mapping[str, Callable[[FleetWorld, Fault], Awaitable[None]]] = {
     "kill": _signal,
     "terminate": _signal,
     "freeze": _freeze_node,
-    "postgres-kill": lambda world, _: world.postgres.kill(),
+    "postgres-kill": _kill_postgres,
     "postgres-freeze-session": _freeze_session,
     "postgres-freeze-all": _freeze_all,
-    "nats-kill": lambda world, _: world.nats.kill(),
+    "nats-kill": _kill_nats,
     "nats-freeze": _freeze_nats,
     "nats-wipe": _wipe,
     "nats-full": _fill,

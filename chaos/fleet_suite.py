@@ -1,21 +1,24 @@
-"""A whole fleet under load over HTTP, while processes, servers and links fail."""
+"""A whole fleet under load over HTTP, while processes, servers and links fail.
+
+Whatever it is made of (`chaos.worlds`): one process, or many with replicas.
+"""
 
 import asyncio
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import asyncpg
 import httpx
 
 from chaos.checkers import violations
+from chaos.databases import open_database
 from chaos.faults import Fault, schedule_of
 from chaos.fleet_faults import kinds, strike
-from chaos.fleet_world import FleetWorld, past_the_links
 from chaos.history import Command, Heard
 from chaos.load import Load
 from chaos.rounds import SETTLE_MAX_S, Round
 from chaos.truth import Truth, read_ledger, read_log, read_store, read_views
+from chaos.worlds import FleetWorld, past_the_links
 from flotilla_contracts.counter import SERVICE
 
 CALLERS = 24
@@ -81,9 +84,9 @@ def _path(stream: str) -> str:
     return f"/v1/counters/{stream.rsplit('/', 1)[1]}"
 
 
-async def fleet_round(world: FleetWorld, seed: int, name: str) -> Round:
+async def fleet_round(world: FleetWorld, seed: int, name: str, freeze_max_s: float) -> Round:
     """Run one round; return what it was like."""
-    faults = schedule_of(seed, kinds())
+    faults = schedule_of(seed, kinds(world.breakable, freeze_max_s))
     clock, started_s = world.clock, world.clock.monotonic_s()
     limits = httpx.Limits(max_connections=CALLERS * 2)
     async with httpx.AsyncClient(base_url=world.api, timeout=PATIENCE_S, limits=limits) as client:
@@ -129,14 +132,11 @@ def _halted(world: FleetWorld) -> list[str]:
 
 async def _truth(world: FleetWorld, name: str, http: OverHttp) -> Truth:
     """Return all there is of a round, and what was logged since the last comparison."""
-    session = await asyncpg.connect(world.postgres.dsn)
     after = world.judged_upto
-    try:
-        truth = await read_store(session, schema=SERVICE, round_name=name)
-        views = await read_views(session, round_name=name)
-        ledger = await read_ledger(session, schema=SERVICE, after=after)
-    finally:
-        await session.close()
+    async with open_database(world.stores) as database:
+        truth = await read_store(database, schema=SERVICE, round_name=name)
+        views = await read_views(database, round_name=name)
+        ledger = await read_ledger(database, schema=SERVICE, after=after)
     async with past_the_links(world) as client:
         log = await read_log(client, SERVICE, after=after)
     world.judged_upto = after + len(log)

@@ -18,6 +18,16 @@ def children_of(pid: int) -> list[int]:
     return sorted(found)
 
 
+def child_named(program: str, parent: int) -> list[int]:
+    """Return the child of `parent` whose command line has `program` in it, if there is one."""
+    found = []
+    for pid in children_of(parent):
+        with suppress(OSError):
+            if program in os.fsdecode(Path(f"/proc/{pid}/cmdline").read_bytes()):
+                found.append(pid)
+    return found[:1]
+
+
 def send(pids: Sequence[int], number: signal.Signals) -> None:
     """Send a signal to those that are still there."""
     for pid in pids:

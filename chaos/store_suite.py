@@ -17,7 +17,8 @@ from typing import Any
 import asyncpg
 
 from chaos.checkers import violations
-from chaos.faults import Fault, Kind, schedule_of
+from chaos.databases import open_database
+from chaos.faults import FREEZE_MAX_S, Fault, Kind, schedule_of
 from chaos.history import History
 from chaos.processes import children_of, stopped
 from chaos.rounds import SETTLE_MAX_S, Round
@@ -34,18 +35,22 @@ AFTER_LAST_S = 0.25
 """How long the load goes on after the last fault."""
 LINE_BYTES_MAX = 64 * 2**20
 STOP_MAX_S = 15.0
+DRIVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 _SESSIONS = "select pid from pg_stat_activity where application_name = $1"
 _NAME = f"flotilla-{SERVICE}"
 
-KINDS: Mapping[str, Kind] = {
-    "terminate-session": Kind(weight=2),
-    "terminate-all-sessions": Kind(weight=2),
-    "cancel-statement": Kind(weight=2),
-    "kill-postmaster": Kind(weight=2),
-    "freeze-session": Kind(seconds_max=3.0, weight=2),
-    "freeze-all-sessions": Kind(seconds_max=1.5),
-    "freeze-callers": Kind(PROCESSES, seconds_max=3.0, weight=2),
-}
+
+def kinds(freeze_max_s: float = FREEZE_MAX_S) -> Mapping[str, Kind]:
+    """Return what may happen; nothing is frozen for longer than `freeze_max_s`."""
+    return {
+        "terminate-session": Kind(weight=2),
+        "terminate-all-sessions": Kind(weight=2),
+        "cancel-statement": Kind(weight=2),
+        "kill-postmaster": Kind(weight=2),
+        "freeze-session": Kind(seconds_max=freeze_max_s, weight=2),
+        "freeze-all-sessions": Kind(seconds_max=freeze_max_s / 2),
+        "freeze-callers": Kind(PROCESSES, seconds_max=freeze_max_s, weight=2),
+    }
 
 
 @dataclass(eq=False)
@@ -87,7 +92,7 @@ class StoreWorld:
 
     async def ask(self, sql: str, *arguments: object) -> list[asyncpg.Record]:
         """Return the rows of a question of the nemesis; none when the server is down by now."""
-        with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        with suppress(OSError, *DRIVER_ERRORS):
             session = await asyncpg.connect(self.postgres.dsn, timeout=5, command_timeout=5)
             try:
                 found: list[asyncpg.Record] = await session.fetch(sql, *arguments)
@@ -179,9 +184,9 @@ async def store_world(folder: Path, clock: Clock) -> AsyncIterator[StoreWorld]:
         yield StoreWorld(postgres, callers, clock)
 
 
-async def store_round(world: StoreWorld, seed: int, name: str) -> Round:
+async def store_round(world: StoreWorld, seed: int, name: str, freeze_max_s: float) -> Round:
     """Run one round; return what it was like."""
-    faults = schedule_of(seed, KINDS, last_s=LAST_FAULT_S)
+    faults = schedule_of(seed, kinds(freeze_max_s), last_s=LAST_FAULT_S)
     tenants = [f"{name}-{n}" for n in range(TENANTS)]
     clock, started_s = world.clock, world.clock.monotonic_s()
     for number, callers in enumerate(world.callers.values()):
@@ -206,11 +211,8 @@ async def store_round(world: StoreWorld, seed: int, name: str) -> Round:
         await callers.tell(give_up=True)
         part = History.from_json(await callers.hear())
         history.commands += part.commands
-    session = await asyncpg.connect(world.postgres.dsn)
-    try:
-        truth = await read_store(session, schema=SERVICE, round_name=name)
-    finally:
-        await session.close()
+    async with open_database({SERVICE: world.postgres.dsn}) as database:
+        truth = await read_store(database, schema=SERVICE, round_name=name)
     found = violations(history, truth)
     if not settled:
         found.insert(0, f"not everybody was answered {SETTLE_MAX_S:g} s after the last fault")

@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import asyncpg
 from nats.aio.client import Client
 from nats.errors import TimeoutError as NothingArrived
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
+from chaos.databases import Database
 from flotilla_contracts import Envelope
 from flotilla_contracts.wire import event_stream
 
@@ -86,14 +86,13 @@ class Truth:
         return replace(self, **changes)
 
 
-async def read_store(connection: asyncpg.Connection, *, schema: str, round_name: str) -> Truth:
+async def read_store(database: Database, *, schema: str, round_name: str) -> Truth:
     """Return what the tenants of one round (`<round>-…`) have in the store."""
     mine = f"{round_name}-%"
 
-    async def rows(columns: str, table: str, by: str = "stream") -> list[asyncpg.Record]:
+    async def rows(columns: str, table: str, by: str = "stream") -> Sequence[Mapping[str, Any]]:
         sql = f'select {columns} from "{schema}".{table} where {by} like $1'  # noqa: S608 - our names
-        found: list[asyncpg.Record] = await connection.fetch(sql, mine)
-        return found
+        return await database.rows(sql, mine)
 
     events = await rows("stream, version, event_id, type, payload, metadata", "event")
     heads = await rows("stream, version", "aggregate")
@@ -107,22 +106,18 @@ async def read_store(connection: asyncpg.Connection, *, schema: str, round_name:
     )
 
 
-async def read_ledger(
-    connection: asyncpg.Connection, *, schema: str, after: int
-) -> list[LogMessage]:
+async def read_ledger(database: Database, *, schema: str, after: int) -> list[LogMessage]:
     """Return the offsets that the store has given."""
     sql = (
-        f'select "offset", event_id::text, stream, version from "{schema}".outbox_entry'  # noqa: S608
-        ' where "offset" > $1 order by "offset"'
+        'select "offset", cast(event_id as text) as event_id, stream, version'  # noqa: S608 - ours
+        f' from "{schema}".outbox_entry where "offset" > $1 order by "offset"'
     )
-    return [LogMessage(**row) for row in await connection.fetch(sql, after)]
+    return [LogMessage(**row) for row in await database.rows(sql, after)]
 
 
-async def read_views(
-    connection: asyncpg.Connection, *, round_name: str
-) -> dict[str, tuple[int, int]]:
+async def read_views(database: Database, *, round_name: str) -> dict[str, tuple[int, int]]:
     """Return the rows of the read model by stream: value and version."""
-    rows = await connection.fetch(
+    rows = await database.rows(
         "select tenant, counter_id, value, version from projector.counter_view"
         " where tenant like $1",
         f"{round_name}-%",
@@ -166,7 +161,7 @@ async def read_log(client: Client, service: str, *, after: int) -> list[LogMessa
     return found
 
 
-def _event(row: asyncpg.Record) -> StoredEvent:
+def _event(row: Mapping[str, Any]) -> StoredEvent:
     payload, metadata = json.loads(row["payload"]), json.loads(row["metadata"])
     return StoredEvent(
         row["stream"],
