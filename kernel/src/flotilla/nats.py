@@ -200,7 +200,13 @@ class _Client(Client):
             log.log(level, "nats.error", name=self.options["name"], error=repr(error))
 
     async def on_disconnected(self) -> None:
-        """Say once that the server is gone."""
+        """Say once that the server is gone, also to those who wait for an answer through it.
+
+        nats-py lets them wait for all of their time, for an answer that was most likely lost.
+        """
+        for waiting in list(self._resp_map.values()):
+            if not waiting.done():
+                waiting.set_exception(nats.errors.ConnectionReconnectingError())
         if not self.is_closed:
             log.warning("nats.disconnected", name=self.options["name"])
 
