@@ -175,6 +175,45 @@ async def test_a_stream_that_shrinks_while_it_is_read_back_is_looked_at_again() 
     await exact_copy(store, stream)
 
 
+async def test_a_zombie_whose_batch_the_broker_lost_does_not_halt_over_what_was_recorded() -> None:
+    """Published, frozen; the broker loses it, another relay gives the offsets anew; thawed."""
+    store, stream = MemoryStore(), Losing()
+    await commit(store, 3)
+    zombie, leader = a_relay(store, stream), a_relay(store, stream)
+    last = await zombie.handshake()
+
+    async def meanwhile() -> None:
+        stream.messages.clear()
+        first, second, third = await store.pending(limit=9)
+        anew = [second, first, third]  # as if another order of commits had come to light
+        await stream.publish([message_of(entry) for entry in anew], after=START)
+        await store.record([(e.position, Offset(n)) for n, e in enumerate(anew, start=1)])
+
+    stream.meanwhile = meanwhile
+    with pytest.raises(WrongLastSequence, match="another relay went on"):
+        await zombie.relay_once(last)
+
+    assert 3 == await leader.handshake()
+    assert 3 == await zombie.handshake()
+    assert [e.event.event_id for e in await store.published(after=START, limit=9)] == [
+        m.event_id for m in await stream.read(after=START, limit=9)
+    ]
+
+
+class Losing(MemoryLogStream):
+    """Something happens once, after it took a batch and before whoever brought it goes on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.meanwhile: Callable[[], Awaitable[None]] | None = None
+
+    async def publish(self, messages: Sequence[Message], *, after: Offset) -> None:
+        await super().publish(messages, after=after)
+        if self.meanwhile:
+            other, self.meanwhile = self.meanwhile, None
+            await other()
+
+
 class Shrinking(MemoryLogStream):
     """Forgets everything, once, right after it was asked for its last sequence."""
 

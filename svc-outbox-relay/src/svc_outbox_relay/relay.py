@@ -17,6 +17,8 @@ What each failure leads to:
   reads back what the other is recording looks again;
 - a zombie whose stale offset fits again, because the broker lost its tail: the ledger has moved on
   (checked right before every publish), and a connection that was lost since the handshake is a doubt;
+- a zombie whose batch the broker took and lost: another relay gave these offsets anew, and the ledger
+  keeps what was recorded first; what the zombie would record is refused whole;
 - the broker lost its tail, or everything: the handshake publishes it again, with the same offsets;
 - somebody else published to the stream: `Corrupt`, and a human; it never guesses.
 
@@ -121,9 +123,8 @@ class Relay:
             raise WrongLastSequence(f"{self.log}: another relay went on after offset {last}")
         await self.stream.publish([self.message(entry) for entry in waiting], after=last)
         offsets = [Offset(last + n) for n in range(1, len(waiting) + 1)]
-        await self.outbox.record(
-            [(entry.position, offset) for entry, offset in zip(waiting, offsets, strict=True)]
-        )
+        pairs = [(entry.position, offset) for entry, offset in zip(waiting, offsets, strict=True)]
+        await self._record(pairs, after=last)
         return offsets[-1]
 
     async def _check_common(self, offset: Offset) -> None:
@@ -156,9 +157,17 @@ class Relay:
                 if entry is None or entry.event.event_id != message.event_id:
                     raise self._foreign(message)
                 offsets.append((entry.position, message.offset))
-            await self.outbox.record(offsets)
+            await self._record(offsets, after=recorded)
             recorded = messages[-1].offset
         return recorded
+
+    async def _record(self, pairs: Sequence[tuple[int, Offset]], *, after: Offset) -> None:
+        try:
+            await self.outbox.record(pairs)
+        except Corrupt as error:
+            if await self.outbox.last_offset() == after:
+                raise
+            raise WrongLastSequence(f"{self.log}: another relay went on after {after}") from error
 
     async def _refill(self, published: Offset, recorded: Offset) -> None:
         """Publish again what the broker lost, with the same offsets."""
