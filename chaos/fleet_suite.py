@@ -18,7 +18,7 @@ from chaos.history import Command, Heard
 from chaos.load import Load
 from chaos.rounds import SETTLE_MAX_S, Round
 from chaos.truth import Truth, read_ledger, read_log, read_store, read_views
-from chaos.worlds import FleetWorld, past_the_links
+from chaos.worlds import LOOK_AGAIN_S, FleetWorld, past_the_links
 from flotilla_contracts.counter import SERVICE
 
 CALLERS = 24
@@ -28,9 +28,10 @@ AFTER_LAST_S = 0.3
 """How long the load goes on after the last fault."""
 PATIENCE_S = 2.5
 """How long a caller waits for an answer: less than the deadline inside, so that it retries early."""
-WELL_TWICE_S = 0.3
 OK, PRECONDITION_FAILED, TRY_AGAIN = 200, 412, {409, 503}
 SHOWN_AT_ONCE = 8
+SHOWN_MAX_S = 15.0
+"""How long it may take until every counter was shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,17 +141,24 @@ async def _truth(world: FleetWorld, name: str, http: OverHttp) -> Truth:
     async with past_the_links(world) as client:
         log = await read_log(client, SERVICE, after=after)
     world.judged_upto = after + len(log)
-    shown = await _shown(http, list(truth.streams))
+    shown = await _shown(world, http, list(truth.streams))
     return truth.but(views=views, ledger=ledger, log=log, log_after=after, shown=shown)
 
 
-async def _shown(http: OverHttp, streams: Sequence[str]) -> Mapping[str, tuple[int, int]]:
-    """Return what a query of each counter shows now."""
+async def _shown(
+    world: FleetWorld, http: OverHttp, streams: Sequence[str]
+) -> Mapping[str, tuple[int, int]]:
+    """Return what a query of each counter shows now; what is not answered in time is missing."""
     found: dict[str, tuple[int, int]] = {}
+    deadline_s = world.clock.monotonic_s() + SHOWN_MAX_S
+
+    async def show(stream: str) -> None:
+        while (heard := await http.look(stream, 0)).outcome == "unknown":
+            if world.clock.monotonic_s() > deadline_s:  # a replica that is still stopping says 503
+                return
+            await world.clock.sleep(LOOK_AGAIN_S)
+        found[stream] = (heard.value, heard.version)
+
     for start in range(0, len(streams), SHOWN_AT_ONCE):
-        some = streams[start : start + SHOWN_AT_ONCE]
-        heard = await asyncio.gather(*(http.look(stream, 0) for stream in some))
-        for stream, each in zip(some, heard, strict=True):
-            if each.outcome == "ok":
-                found[stream] = (each.value, each.version)
+        await asyncio.gather(*map(show, streams[start : start + SHOWN_AT_ONCE]))
     return found
