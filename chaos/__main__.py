@@ -16,12 +16,15 @@ from rich.live import Live
 from chaos import report
 from chaos.faults import FAULTS_MAX, FREEZE_MAX_S, SECONDS_MIN
 from chaos.fleet_suite import fleet_round
+from chaos.history import History
 from chaos.many_processes import many_processes
 from chaos.one_process import one_process
 from chaos.rounds import Round
 from chaos.store_suite import store_round, store_world
 from flotilla import Clock, SystemClock
 from flotilla.testing.servers import open_folder
+
+log = structlog.get_logger()
 
 ROUND_MAX_S = 120.0
 """Whatever happens in a round, it ends."""
@@ -87,6 +90,8 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
         parser.error(
             f"--freeze-max-s {chosen.freeze_max_s:g}: write {SECONDS_MIN} to {FREEZE_LIMIT_S:g}"
         )
+    if chosen.logs and chosen.logs.exists() and any(chosen.logs.iterdir()):
+        parser.error(f"--logs {chosen.logs}: it is not empty; name a folder of its own")
     if chosen.seed is None:
         chosen.seed = random.SystemRandom().randrange(SEED_BELOW)
     return chosen
@@ -124,8 +129,12 @@ async def _rounds_in_one_world(
         async with open_world(folder, clock) as world:
             for number in range(done, chosen.rounds):
                 seed, name = chosen.seed + number, f"r{number}"
-                async with asyncio.timeout(limit_s):
-                    one = await run_round(world, seed, name, chosen.freeze_max_s)
+                try:
+                    async with asyncio.timeout(limit_s):
+                        one = await run_round(world, seed, name, chosen.freeze_max_s)
+                except Exception as error:
+                    log.exception("chaos.round_failed", seed=seed)
+                    one = Round.of(seed, [], History(), 0, [f"it could not be run: {error!r}"])
                 yield one
                 if one.violations:
                     return

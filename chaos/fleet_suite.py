@@ -26,6 +26,8 @@ TENANTS = 20
 PACE_S = 0.1
 AFTER_LAST_S = 0.3
 """How long the load goes on after the last fault."""
+LOAD_MIN_S = 1.5
+"""How long the load goes on at least, for rounds whose faults are over in no time."""
 PATIENCE_S = 2.5
 """How long a caller waits for an answer: less than the deadline inside, so that it retries early."""
 OK, PRECONDITION_FAILED, TRY_AGAIN = 200, 412, {409, 503}
@@ -105,7 +107,8 @@ async def fleet_round(world: FleetWorld, seed: int, name: str, freeze_max_s: flo
         try:
             await asyncio.gather(*(happen(fault) for fault in faults))
             ended_s = clock.monotonic_s()
-            await clock.sleep(AFTER_LAST_S)
+            over_s = max(ended_s + AFTER_LAST_S, started_s + LOAD_MIN_S)
+            await clock.sleep(over_s - clock.monotonic_s())
             load.over.set()
             await asyncio.wait([calling], timeout=SETTLE_MAX_S)
             missing = await world.until_well(ended_s + SETTLE_MAX_S - clock.monotonic_s())
