@@ -80,7 +80,7 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
         "--freeze-max-s",
         type=float,
         default=FREEZE_MAX_S,
-        help=f"how long a process is frozen at most; default {FREEZE_MAX_S:g}",
+        help=f"how long a process is frozen at most (links: 0.4 of it); default {FREEZE_MAX_S:g}",
     )
     parser.add_argument("--logs", type=Path, help="an empty folder that stays, with all logs")
     chosen = parser.parse_args(argv)
@@ -112,7 +112,8 @@ async def run(chosen: argparse.Namespace) -> int:
     elapsed_s = clock.monotonic_s() - started_s
     for one in rounds:
         if one.violations:
-            console.print(report.reproduction(chosen.only, one), markup=False)
+            again = report.reproduction(chosen.only, one, chosen.freeze_max_s)
+            console.print(again, markup=False, soft_wrap=True)
     console.print(report.summary(rounds, elapsed_s))
     options = {key: getattr(chosen, key) for key in ("rounds", "seed", "freeze_max_s")}
     await report.keep(chosen.only, rounds, elapsed_s, options)

@@ -13,6 +13,8 @@ from chaos.worlds import Breakable, FleetWorld
 
 _ROOM = re.compile(r"max_file_store: \d+")
 NO_ROOM_BYTES = 1
+ROOM_BYTES = 16 * 1024**3
+"""What an embedded broker has."""
 
 
 def kinds(breakable: Breakable, freeze_max_s: float = FREEZE_MAX_S) -> Mapping[str, Kind]:
@@ -25,14 +27,14 @@ def kinds(breakable: Breakable, freeze_max_s: float = FREEZE_MAX_S) -> Mapping[s
         "nats-kill": Kind(weight=2),
         "nats-freeze": Kind(seconds_max=freeze_max_s, weight=2),
         "nats-wipe": Kind(weight=2),
-        "nats-full": Kind(seconds_max=1.5),
-        **{f"link-{mode}": Kind(links, seconds_max=2.0) for mode in FAILURES},
+        "nats-full": Kind(seconds_max=0.3 * freeze_max_s),
+        **{f"link-{mode}": Kind(links, seconds_max=0.4 * freeze_max_s) for mode in FAILURES},
     }
     if breakable.has_postgres:
         found |= {
             "postgres-kill": Kind(weight=2),
             "postgres-freeze-session": Kind(seconds_max=freeze_max_s, weight=2),
-            "postgres-freeze-all": Kind(seconds_max=freeze_max_s / 2),
+            "postgres-freeze-all": Kind(seconds_max=0.3 * freeze_max_s),
         }
     return found
 
@@ -108,21 +110,18 @@ async def _wipe(world: FleetWorld, _: Fault) -> None:
 async def _fill(world: FleetWorld, fault: Fault) -> None:
     """Leave the broker no room for as long as it takes, as a full disk would."""
     try:
-        room = _limit(world, NO_ROOM_BYTES)
+        _limit(world, NO_ROOM_BYTES)
         send(world.nats(), SIGKILL)
         await world.clock.sleep(fault.seconds)
     finally:
-        _limit(world, room)
+        _limit(world, ROOM_BYTES)
         send(world.nats(), SIGKILL)
 
 
-def _limit(world: FleetWorld, room_bytes: int) -> int:
-    """Change how much the broker may store from its next start on; return how much it was."""
+def _limit(world: FleetWorld, room_bytes: int) -> None:
+    """Change how much the broker may store from its next start on."""
     config = world.folder / "nats.conf"
-    text = config.read_text()
-    config.write_text(_ROOM.sub(f"max_file_store: {room_bytes}", text))
-    found = _ROOM.search(text)
-    return int(found[0].split()[1]) if found else room_bytes
+    config.write_text(_ROOM.sub(f"max_file_store: {room_bytes}", config.read_text()))
 
 
 _ACTIONS: Mapping[str, Callable[[FleetWorld, Fault], Awaitable[None]]] = {

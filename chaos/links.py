@@ -36,6 +36,8 @@ class _Connection:
     far: StreamWriter
     is_cut: bool = False
     """The far side is gone and the near side does not know."""
+    is_deaf: bool = False
+    """Answers were lost: no later one may arrive, until it is reset."""
 
 
 @dataclass(eq=False)
@@ -66,8 +68,8 @@ class Link:
 
     def heal(self) -> None:
         """Be open again; what lost bytes is reset, as TCP would in the end."""
-        deaf, self.mode = self.mode == "deaf", "open"
-        self._reset({c for c in self._connections if deaf or c.is_cut})
+        self.mode = "open"
+        self._reset({each for each in self._connections if each.is_deaf or each.is_cut})
         self._flowing.set()
 
     async def accept(self, reader: StreamReader, near: StreamWriter) -> None:
@@ -105,7 +107,8 @@ class Link:
                 if self.mode == "slow":
                     await asyncio.sleep(SLOW_S)
                 await self._flowing.wait()
-                if connection.is_cut or (answers and self.mode == "deaf"):
+                connection.is_deaf |= answers and self.mode == "deaf"
+                if connection.is_cut or (answers and connection.is_deaf):
                     continue
                 writer.write(chunk)
                 await writer.drain()

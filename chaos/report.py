@@ -59,10 +59,10 @@ def line(one: Round) -> str:
     return "  ".join(cells(one))
 
 
-def reproduction(suite: str, one: Round) -> str:
+def reproduction(suite: str, one: Round, freeze_max_s: float) -> str:
     """Return what to type to see a round again, and what was wrong with it."""
-    lines = [f"violated in the round with seed {one.seed}; again:"]
-    lines += [f"  python -m chaos --only {suite} --seed {one.seed} --rounds 1"]
+    again = f"--only {suite} --seed {one.seed} --rounds 1 --freeze-max-s {freeze_max_s:g}"
+    lines = [f"violated in the round with seed {one.seed}; again:", f"  python -m chaos {again}"]
     return "\n".join(lines + [f"  {violation}" for violation in one.violations])
 
 
@@ -78,13 +78,15 @@ def summary(rounds: Sequence[Round], elapsed_s: float) -> str:
     )
 
 
-async def keep(suite: str, rounds: Sequence[Round], elapsed_s: float, chosen: object) -> None:
+async def keep(
+    suite: str, rounds: Sequence[Round], elapsed_s: float, options: Mapping[str, float]
+) -> None:
     """Write `results/<suite>.json` and `.md`."""
     RESULTS.mkdir(exist_ok=True)
     about: Mapping[str, object] = {
         "summary": summary(rounds, elapsed_s),
         "taken_at": SystemClock().now().isoformat(timespec="seconds"),
-        "options": chosen,
+        "options": options,
         "machine": {"platform": platform(), "cores": os.cpu_count()},
         "versions": {
             "python": python_version(),
@@ -98,7 +100,7 @@ async def keep(suite: str, rounds: Sequence[Round], elapsed_s: float, chosen: ob
     lines += [_row(HEADINGS), _row(["---"] * len(HEADINGS)), *(_row(cells(one)) for one in rounds)]
     for one in rounds:
         if one.violations:
-            lines += ["", "```", reproduction(suite, one), "```"]
+            lines += ["", "```", reproduction(suite, one, options["freeze_max_s"]), "```"]
     lines += ["", "```json", json.dumps(about, indent=2), "```", ""]
     (RESULTS / f"{suite}.md").write_text("\n".join(lines))
 

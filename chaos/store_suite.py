@@ -48,7 +48,7 @@ def kinds(freeze_max_s: float = FREEZE_MAX_S) -> Mapping[str, Kind]:
         "cancel-statement": Kind(weight=2),
         "kill-postmaster": Kind(weight=2),
         "freeze-session": Kind(seconds_max=freeze_max_s, weight=2),
-        "freeze-all-sessions": Kind(seconds_max=freeze_max_s / 2),
+        "freeze-all-sessions": Kind(seconds_max=0.3 * freeze_max_s),
         "freeze-callers": Kind(PROCESSES, seconds_max=freeze_max_s, weight=2),
     }
 

@@ -127,6 +127,24 @@ async def test_a_deaf_link_loses_answers_and_no_requests(
     assert await ended(reader)  # bytes are lost with their connection only
 
 
+async def test_what_was_lost_stays_lost_when_the_link_fails_in_another_way(
+    link: tuple[Link, Dial], echo: Echo
+) -> None:
+    """Faults overlap; a connection never goes on with a hole in it."""
+    reader, writer = await link[1]()
+    link[0].fail("deaf")
+    writer.write(b"lost")
+    await until(lambda: echo.heard == b"lost")
+    await until(lambda: any(each.is_deaf for each in link[0]._connections))
+    link[0].fail("slow")
+    writer.write(b"later")
+    await until(lambda: echo.heard == b"lostlater")
+
+    link[0].heal()
+
+    assert await ended(reader)
+
+
 async def test_half_open_means_that_the_near_side_was_not_told(
     link: tuple[Link, Dial], echo: Echo
 ) -> None:
