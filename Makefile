@@ -52,7 +52,7 @@ check: $(READY)  ## Format, lint, strict types, import contracts, generated file
 	@$(UV) lock --check
 	@$(RUN)/ruff format --check .
 	@$(RUN)/ruff check .
-	@set -e; for part in $(MEMBERS) tests; do $(RUN)/mypy --no-error-summary $$part; done
+	@set -e; for part in $(MEMBERS) chaos tests; do $(RUN)/mypy --no-error-summary $$part; done
 	@$(RUN)/lint-imports
 	@$(RUN)/python -m flotilla_contracts.generate --check
 	@$(RUN)/python -m flotilla_contracts.compatibility
@@ -78,6 +78,13 @@ bench-compare: bench-ready  ## Measure the ratios again; fail when one fell by m
 bench-ready: $(READY)
 	@$(RUN)/python -c "import eventsourcing, matplotlib, psycopg" 2>/dev/null \
 		|| $(UV) sync --locked --all-packages --group bench --inexact --quiet
+
+ROUNDS ?= 30
+.PHONY: chaos
+# ONLY is also bench's, with another default.
+chaos: private ONLY := $(if $(filter commands,$(ONLY)),fleet,$(ONLY))
+chaos: $(READY)  ## Break real servers and processes, check every promise: ONLY=fleet|store ROUNDS=30 SEED=n.
+	@exec $(RUN)/python -m chaos --only "$(ONLY)" --rounds "$(ROUNDS)" $(if $(SEED),--seed "$(SEED)")
 
 setup: $(READY)  ## Only set up.
 

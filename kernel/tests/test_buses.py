@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
+import nats.errors
 import pytest
 from nats.aio.client import Client
 from nats.aio.msg import Msg
@@ -456,6 +457,20 @@ class TestConnection:
         await eventually(lambda: self._reconnected(client))
         await client.publish("after", b"here")
         assert b"here" == (await subscription.next_msg(SOON_S)).data
+
+    async def test_whoever_waits_for_an_answer_hears_that_the_server_is_gone(
+        self, server: NatsServer, client: Client
+    ) -> None:
+        """And does not wait until the deadline for what was lost."""
+        heard = await client.subscribe("asked")
+        waiting = asyncio.create_task(client.request("asked", timeout=10 * SOON_S))
+        await heard.next_msg(SOON_S)
+
+        await server.kill()
+
+        async with asyncio.timeout(SOON_S):
+            with pytest.raises(nats.errors.ConnectionReconnectingError):
+                await waiting
 
     async def test_a_flush_confirms_what_was_sent_before_it(
         self, server: NatsServer, client: Client

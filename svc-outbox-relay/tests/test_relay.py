@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -144,6 +144,107 @@ async def test_a_zombie_publishes_nothing() -> None:
 
     await leader.relay(await leader.handshake())
     await exact_copy(store, stream)
+
+
+class Meanwhile(MemoryStore):
+    """Somebody else does something right before this relay looks for what it read back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.meanwhile: Callable[[], Awaitable[None]] | None = None
+
+    async def find(self, events: Sequence[tuple[StreamId, Version]]) -> Sequence[OutboxEntry]:
+        if self.meanwhile:
+            other, self.meanwhile = self.meanwhile, None
+            await other()
+        return await super().find(events)
+
+
+async def test_a_relay_that_records_while_another_one_reads_back_is_not_foreign() -> None:
+    """Between its publish and its record, a second relay shakes hands."""
+    store, stream = Meanwhile(), MemoryLogStream()
+    await commit(store, 3)
+    waiting = await store.pending(limit=9)
+    await stream.publish([message_of(entry) for entry in waiting], after=START)
+
+    async def record() -> None:
+        await store.record([(e.position, Offset(n)) for n, e in enumerate(waiting, start=1)])
+
+    store.meanwhile = record
+    relay = a_relay(store, stream)
+    with pytest.raises(WrongLastSequence, match="not standing still"):
+        await relay.handshake()
+
+    assert 3 == await relay.handshake()
+    await exact_copy(store, stream)
+
+
+async def test_a_stream_that_shrinks_while_it_is_read_back_is_looked_at_again() -> None:
+    """The broker lost everything right after it said how far it was."""
+    store, stream = MemoryStore(), Shrinking()
+    await commit(store, 3)
+    await stream.publish([message_of(e) for e in await store.pending(limit=9)], after=START)
+    stream.forgets = True
+    relay = a_relay(store, stream)
+
+    with pytest.raises(WrongLastSequence, match="not standing still"):
+        await relay.handshake()
+
+    await relay.relay(await relay.handshake())
+    await exact_copy(store, stream)
+
+
+async def test_a_zombie_whose_batch_the_broker_lost_does_not_halt_over_what_was_recorded() -> None:
+    """Published, frozen; the broker loses it, another relay gives the offsets anew; thawed."""
+    store, stream = MemoryStore(), Losing()
+    await commit(store, 3)
+    zombie, leader = a_relay(store, stream), a_relay(store, stream)
+    last = await zombie.handshake()
+
+    async def meanwhile() -> None:
+        stream.messages.clear()
+        first, second, third = await store.pending(limit=9)
+        anew = [second, first, third]  # as if another order of commits had come to light
+        await stream.publish([message_of(entry) for entry in anew], after=START)
+        await store.record([(e.position, Offset(n)) for n, e in enumerate(anew, start=1)])
+
+    stream.meanwhile = meanwhile
+    with pytest.raises(WrongLastSequence, match="another relay recorded"):
+        await zombie.relay(last)
+
+    assert 3 == await leader.handshake()
+    assert 3 == await zombie.handshake()
+    assert [e.event.event_id for e in await store.published(after=START, limit=9)] == [
+        m.event_id for m in await stream.read(after=START, limit=9)
+    ]
+
+
+class Losing(MemoryLogStream):
+    """Something happens once, after it took a batch and before whoever brought it goes on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.meanwhile: Callable[[], Awaitable[None]] | None = None
+
+    async def publish(self, messages: Sequence[Message], *, after: Offset) -> None:
+        await super().publish(messages, after=after)
+        if self.meanwhile:
+            other, self.meanwhile = self.meanwhile, None
+            await other()
+
+
+class Shrinking(MemoryLogStream):
+    """Forgets everything, once, right after it was asked for its last sequence."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.forgets = False
+
+    async def last_sequence(self) -> Offset:
+        last = await super().last_sequence()
+        if self.forgets:
+            self.messages, self.forgets = [], False
+        return last
 
 
 async def test_the_next_batch_is_published_while_one_is_being_recorded() -> None:

@@ -250,9 +250,15 @@ class _Client(Client):
             log.log(level, "nats.error", name=self.options["name"], error=repr(error))
 
     async def on_disconnected(self) -> None:
-        """Say once that the server is gone, and tell who waits for an answer of it."""
+        """Say once that the server is gone, and tell who waits for an answer of it.
+
+        nats-py lets them wait for all of their time, for an answer that was most likely lost.
+        """
         for give_up in list(self.losses):
             give_up()
+        for waiting in list(self._resp_map.values()):
+            if not waiting.done():
+                waiting.set_exception(nats.errors.ConnectionReconnectingError())
         if not self.is_closed:
             log.warning("nats.disconnected", name=self.options["name"])
 

@@ -19,6 +19,7 @@ import pytest
 from flotilla import GroupCommitter
 from flotilla.embedded import PostgresServer, run_postgres
 from flotilla.errors import Corrupt, Unavailable
+from flotilla.outbox import Offset
 from flotilla.store import (
     EMPTY,
     Append,
@@ -288,6 +289,29 @@ async def test_whoever_waited_for_a_lock_sees_what_was_written_under_it(
 
 
 # Connections.
+
+
+async def test_recording_what_somebody_records_at_this_moment_is_a_no_op_too(
+    postgres_server: PostgresServer, store: PostgresStore
+) -> None:
+    """Two relays: one reads back what the other published and is about to record."""
+    await commit_one(store, append(A, 0, '"1"', '"2"'))
+    waiting = await store.pending(limit=10)
+    offsets = [(entry.position, Offset(n)) for n, entry in enumerate(waiting, start=1)]
+
+    async with somebody_else(postgres_server, store) as session:
+        other = session.transaction()
+        await other.start()
+        await session.executemany(
+            'update event_outbox set "offset" = $2 where position = $1', offsets
+        )
+        recording = asyncio.create_task(store.record(offsets))
+        await until_waiting(session, store)
+        await other.commit()
+
+        await recording
+
+    assert 2 == await store.last_offset()
 
 
 async def test_when_all_connections_are_busy_it_is_unavailable_in_time(

@@ -24,6 +24,8 @@ What each failure leads to:
 - a zombie, or a second relay: the broker refuses its batch, because the sequence moved on;
 - a zombie whose stale offset fits again, because the broker lost its tail: the ledger has moved on
   (checked right before every publish), and a connection that was lost since the handshake is a doubt;
+- a zombie whose batch the broker took and lost: another relay gave these offsets anew, and the ledger
+  keeps what was recorded first; what the zombie would record is refused whole;
 - the broker lost its tail, or everything: the handshake publishes it again, with the same offsets;
 - somebody else published to the stream: `Corrupt`, and a human; it never guesses.
 
@@ -114,7 +116,12 @@ class Relay:
         if not self.leads():
             raise WrongLastSequence(f"{self.log}: another relay leads")
         first = last + 1 - len(batch.positions)
-        await self.outbox.record([(p, Offset(o)) for o, p in enumerate(batch.positions, first)])
+        try:
+            await self.outbox.record([(p, Offset(o)) for o, p in enumerate(batch.positions, first)])
+        except Corrupt as error:
+            if await self.outbox.last_offset() < first:
+                raise
+            raise WrongLastSequence(f"{self.log}: another relay recorded {first}") from error
 
     def _messages(self, entries: Sequence[OutboxEntry]) -> list[Message]:
         """Return the messages of the first entries: as many as one batch holds, at least one."""

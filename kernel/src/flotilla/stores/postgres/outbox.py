@@ -10,6 +10,11 @@ from flotilla.store import StreamId, Version
 from flotilla.stores.postgres.connection import Connections, read_sql
 from flotilla.stores.postgres.rows import entry, log_event
 
+TORN_TRIES_MAX = 10
+"""Each try is lost to somebody who committed, so somebody always makes progress."""
+OVERTAKEN = {"FT001", "23505", "40001", "40P01"}
+"""Somebody was faster: torn, unique violation, serialisation failure, deadlock. Nothing was written."""
+
 _PENDING, _PUBLISHED, _FIND = map(read_sql, ("pending", "published", "find"))
 _RECORD, _STATUS, _EVENTS = map(read_sql, ("record", "status", "events"))
 _PRUNE = read_sql("prune")
@@ -78,14 +83,18 @@ class PostgresOutbox:
 
     async def record(self, offsets: Sequence[tuple[int, Offset]]) -> None:
         """Give offsets to positions, all or none."""
-        try:
-            await self._fetch(_RECORD, [p for p, _ in offsets], [o for _, o in offsets])
-        except (asyncpg.UniqueViolationError, asyncpg.PostgresError) as error:
-            if error.sqlstate in {"FT001", "23505"}:
-                raise Corrupt(
-                    f"{self._log}: offsets {offsets[:3]}… contradict the ledger"
-                ) from error
-            raise
+        for _ in range(TORN_TRIES_MAX):
+            try:
+                await self._fetch(_RECORD, [p for p, _ in offsets], [o for _, o in offsets])
+            except asyncpg.PostgresError as error:
+                if error.sqlstate not in OVERTAKEN:
+                    raise
+                contradiction = error  # or somebody records the same at this moment: look again
+            else:
+                return
+        raise Corrupt(
+            f"{self._log}: offsets {offsets[:3]}… contradict the ledger"
+        ) from contradiction
 
     async def last_offset(self) -> Offset:
         """Return the last offset given."""

@@ -26,14 +26,12 @@ from flotilla.store import (
 from flotilla.stores.gather import Gather
 from flotilla.stores.migrations import read_migrations
 from flotilla.stores.postgres.connection import Connections, prepare, read_sql, schema_of
-from flotilla.stores.postgres.outbox import PostgresOutbox
+from flotilla.stores.postgres.outbox import OVERTAKEN, TORN_TRIES_MAX, PostgresOutbox
 from flotilla.stores.postgres.rows import LoadRequest, documents, loaded, recorded
 from flotilla.stores.rounds import Chain, plan_rounds
 from flotilla.stores.storable import Unstorable, check_storable, is_storable
 
 CONNECTIONS_MAX = 8
-TORN_TRIES_MAX = 10
-"""Each try is lost to somebody who committed, so somebody always makes progress."""
 
 _COMMIT, _LOAD, _REPLIES, _FORGET = map(read_sql, ("commit", "load", "replies", "forget_expired"))
 _LOCKED = read_sql("locked")
@@ -41,9 +39,6 @@ _READ = """
 select stream, version, event_id, type, payload, metadata, recorded_at from event
 where stream = $1 and version > $2 order by version limit $3
 """
-
-_OVERTAKEN = {"FT001", "23505", "40001", "40P01"}
-"""Somebody was faster: torn, unique violation, serialisation failure, deadlock. Nothing was written."""
 
 _UNSTORABLE = (
     asyncpg.DataError,
@@ -210,7 +205,7 @@ class PostgresStore(PostgresOutbox):
             try:
                 [row] = await self._fetch(_COMMIT, self._log, *rows)
             except asyncpg.PostgresError as error:
-                if error.sqlstate not in _OVERTAKEN:
+                if error.sqlstate not in OVERTAKEN:
                     raise
                 await asyncio.sleep(0)  # whoever was faster is done; see what they left
             else:

@@ -1,0 +1,1 @@
+"""What the platform promises, held against real servers while something breaks them."""
