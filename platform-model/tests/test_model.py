@@ -82,7 +82,7 @@ def test_a_wheel_carries_the_model_beside_the_code(
             "3:1: there is no key 'entrypont' here; did you mean 'entrypoint'?",
         ),
         ("summary: Counts.\n", "", "1:1: the key 'summary' is missing; write `summary: "),
-        ("needs:", "colour: red\nneeds:", "5:1: there is no key 'colour' here; remove it"),
+        ("needs:", "colour: red\nneeds:", "5:1: there is no key 'colour' here; write one of: "),
         (
             "[store, bus]",
             "[store, buss]",
