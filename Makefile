@@ -82,9 +82,8 @@ bench-ready: $(READY)
 ROUNDS ?= 30
 .PHONY: chaos
 # ONLY is also bench's, with another default.
-chaos: private ONLY := $(if $(filter commands,$(ONLY)),fleet,$(ONLY))
 chaos: $(READY)  ## Break real servers and processes, check every promise: ONLY=fleet|store ROUNDS=30 SEED=n.
-	@exec $(RUN)/python -m chaos --only "$(ONLY)" --rounds "$(ROUNDS)" $(if $(SEED),--seed "$(SEED)")
+	@exec $(RUN)/python -m chaos $(if $(ONLY),--only "$(ONLY)") --rounds "$(ROUNDS)" $(if $(SEED),--seed "$(SEED)")
 
 setup: $(READY)  ## Only set up.
 
