@@ -188,3 +188,16 @@ def test_every_link_of_a_chain_is_checked_at_start() -> None:
     ):
         ContractCodec([Opened], chain)
     ContractCodec([Opened], chain | {"account.opened.v2": (Opened.type, add_owner)})
+
+
+@pytest.mark.parametrize(
+    "kind", ["opened", "counter.opened", "counter.opened.one", "a.b.c.v1", "a.b.v0"]
+)
+def test_a_type_that_could_not_be_published_is_refused_at_the_start(kind: str) -> None:
+    """Aggregate and event name the subject, and the version is read from the end."""
+
+    class Odd(BaseModel):
+        type: ClassVar[str] = kind
+
+    with pytest.raises(ValueError, match="is not <aggregate>"):
+        ContractCodec([Odd])

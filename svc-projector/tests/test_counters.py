@@ -190,6 +190,19 @@ async def test_events_of_other_types_are_none_of_its_business(log: Log) -> None:
     assert 5 == (await log.views.checkpoint("counters", "counter")).offset
 
 
+async def test_an_event_of_a_type_that_is_not_known_here_moves_the_version_alone(log: Log) -> None:
+    """Whoever waits for the version that it brought must not wait for ever."""
+    await log.deliver(opened("c"), up("c", 2, 2))
+    later = LogEvent(
+        Offset(3), "acme", StreamId("acme/counter/c"), Version(3), "counter.named.v1", b"{}", AT
+    )
+
+    await log.again([later])
+    await log.again([later])
+
+    assert (2, 3) == await log.get("c")
+
+
 async def test_tenants_do_not_see_each_other(log: Log) -> None:
     await log.deliver(opened("c"), opened("c", "rival"), up("c", 3, 3, "rival"), up("c", 1, 1))
     await log.deliver(opened("only-mine"))

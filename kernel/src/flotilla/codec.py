@@ -1,5 +1,6 @@
 """Events as text: the stored event is the contract event."""
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
@@ -10,6 +11,7 @@ from flotilla.store import RecordedEvent
 
 type Json = dict[str, object]
 
+_TYPE = re.compile(r"[^.\s]+\.[^.\s]+\.v[1-9][0-9]*")
 _JSON: TypeAdapter[dict[str, object]] = TypeAdapter(dict[str, object])
 
 
@@ -60,7 +62,10 @@ class ContractCodec[E: BaseModel]:
     ) -> None:
         self._models: dict[str, type[E]] = {}
         for model in events:
-            self._models[_type_of(model)] = model
+            kind = _type_of(model)
+            if not _TYPE.fullmatch(kind):  # it names a subject, and its version is read from it
+                raise ValueError(f"{model.__name__}: {kind!r} is not <aggregate>.<event>.v<number>")
+            self._models[kind] = model
         self._upcasters = dict(upcasters or {})
         for old in self._upcasters:
             self._check_path(old)

@@ -28,6 +28,9 @@ insert into counter_view (tenant, counter_id, value, version) values ($1, $2, $3
 on conflict (tenant, counter_id) do update set value = excluded.value, version = excluded.version
 where excluded.version >= counter_view.version
 """
+_SEEN = """
+update counter_view set version = $1 where tenant = $2 and counter_id = $3 and version < $4
+"""
 _FORGET_TENANT = "delete from counter_view where tenant = $1"
 _FORGET_COUNTER = "delete from counter_view where tenant = $1 and counter_id = $2"
 _GET = "select value, version from counter_view where tenant = $1 and counter_id = $2"
@@ -58,18 +61,27 @@ create table counter_view (
     )
 
     async def apply(self, view: ViewSession, batch: Sequence[LogEvent]) -> None:
-        """Every event says where its counter stands, so only the last of each matters."""
+        """Every event says where its counter stands, so only the last of each matters.
+
+        One of a type that is not known changes no value, but it was seen: whoever waits for its version
+        waits no longer.
+        """
+        seen: dict[tuple[str, str], tuple[int, str, str, int]] = {}
         rows: dict[tuple[str, str], tuple[str, str, int, int]] = {}
         for event in batch:
+            counter_id = event.stream.rsplit("/", 1)[1]
             if event.type in _ZERO:
                 value = 0
             elif event.type in _VALUES:
                 value = _VALUES[event.type].validate_json(event.payload).value
             else:
+                version = event.version
+                seen[event.tenant, counter_id] = (version, event.tenant, counter_id, version)
                 continue
-            counter_id = event.stream.rsplit("/", 1)[1]
             rows[event.tenant, counter_id] = (event.tenant, counter_id, value, event.version)
         await view.execute_many(_UPSERT, list(rows.values()))
+        if seen:
+            await view.execute_many(_SEEN, list(seen.values()))
 
     async def forget(self, view: ViewSession, tenant: str, stream: StreamId | None) -> None:
         """Delete a tenant's counters, or one of them."""
