@@ -5,7 +5,7 @@ fleet by their URLs, and asks the broker only for its last sequence, to show it 
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Literal
 
@@ -116,12 +116,9 @@ async def read_status(runtime: Runtime, clock: Clock, *, lag_max_s: float = LAG_
                     store = await stack.enter_async_context(
                         open_store(runtime.stores[name], service=name, migrate=False)
                     )
-                    leases = await stack.enter_async_context(
-                        open_leases(runtime.stores[name], service=name)
-                    )
                     logs[name] = await store.status()
-                    leaders |= {s.name: s for s in await leases.leases()}
                     stores[name] = store
+                    leaders |= {s.name: s for s in await _leases(runtime.stores[name], name)}
             except _UNREADABLE as error:
                 problems.append(f"the store of {name!r} cannot be read: {error}")
         projections = await _read_projections(runtime, stores, logs, clock, problems)
@@ -143,6 +140,17 @@ async def read_status(runtime: Runtime, clock: Clock, *, lag_max_s: float = LAG_
         logs=rows,
         projections=projections,
     )
+
+
+async def _leases(url: str, service: str) -> Sequence[LeaseStatus]:
+    """Return the leases beside a store; none where no relay has ever been."""
+    try:
+        async with open_leases(url, service=service, migrate=False) as leases:
+            return await leases.leases()
+    except KernelError as error:
+        if error.code == "schema-missing":
+            return ()
+        raise
 
 
 async def _read_projections(
