@@ -30,7 +30,7 @@ from simulation.residents import Journal, Shared
 from simulation.views import Database, MemoryViews
 from simulation.virtual_loop import run_virtually
 
-STORM_S = 10.0
+STORM_S = 7.0
 CALM_MAX_S = 40.0
 """A lease that has to end, a late request, back-off, and all that is left: bounded."""
 RESIDENTS: Mapping[str, Callable[[Shared, Process], Awaitable[None]]] = {
