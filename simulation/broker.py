@@ -94,7 +94,8 @@ class Line:
 
 def _log_event(offset: int, message: Message) -> LogEvent:
     said = said_by(message)
-    assert said.event is not None, message
+    if said.event is None:
+        raise ValueError(f"not an event: {message}")
     stream, version = said.event
     return LogEvent(
         Offset(offset),

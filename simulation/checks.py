@@ -77,13 +77,9 @@ class ViewCheck:
         last = Offset(at[0][0]) if at else Offset(0)
         holds(last >= self.checkpoint, "the checkpoint went back", self.checkpoint, last)
         self.checkpoint = last
-        written = run('select at, stream, version from journal order by line', ())
-        parked = run(
-            'select "offset", stream, version from projection_parked_event order by 1', ()
-        )
-        ledger = [
-            (e.offset, e.event.stream, e.event.version) for e in self._disk.ledger()[:last]
-        ]
+        written = run("select at, stream, version from journal order by line", ())
+        parked = run('select "offset", stream, version from projection_parked_event order by 1', ())
+        ledger = [(e.offset, e.event.stream, e.event.version) for e in self._disk.ledger()[:last]]
         holds(
             sorted(written + parked) == ledger,
             f"the view is not the fold of the ledger up to {last}",
@@ -95,7 +91,9 @@ class ViewCheck:
 
     def parked(self) -> list[str]:
         """Return the keys that are parked."""
-        return [k for (k,) in self._database.run("select distinct key from projection_parked_event", ())]
+        return [
+            k for (k,) in self._database.run("select distinct key from projection_parked_event", ())
+        ]
 
 
 def commands_happened_once(disk: Disk, acknowledged: Iterable[str]) -> None:

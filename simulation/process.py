@@ -172,7 +172,7 @@ class Process:
             loop.call_later(refused_s, _settle, reply, reply.set_exception, late)
 
     async def _awake(self) -> None:
-        while not self.dead and (left_s := self._paused_until_s - self.monotonic_s()) > 0:
+        while not self.dead and (left_s := self._paused_until_s - self.monotonic_s()) > 0:  # noqa: ASYNC110 - a pause may grow meanwhile
             await asyncio.sleep(left_s)
 
 

@@ -58,9 +58,7 @@ class Journal:
     name = "journal"
     log = LOG
     staleness_budget_s = 5.0
-    tables = (
-        "create table journal (line integer primary key, stream text, version int, at int)",
-    )
+    tables = ("create table journal (line integer primary key, stream text, version int, at int)",)
 
     def __init__(self, mended: Callable[[], bool]) -> None:
         self._mended = mended

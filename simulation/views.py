@@ -25,8 +25,10 @@ create table projection_checkpoint (
     primary key (projection, log)
 )
 """
-_FIND = 'select "offset", recorded_at_us from projection_checkpoint where projection = $1 and log = $2'
-_MOVE = 'insert or replace into projection_checkpoint values ($1, $2, $3, $4)'
+_FIND = (
+    'select "offset", recorded_at_us from projection_checkpoint where projection = $1 and log = $2'
+)
+_MOVE = "insert or replace into projection_checkpoint values ($1, $2, $3, $4)"
 _ALL = 'select projection, log, "offset", recorded_at_us from projection_checkpoint order by 1, 2'
 
 
@@ -38,7 +40,7 @@ class Reach(Protocol):
         ...
 
 
-async def directly[T](_what: str, do: Callable[[], T], _detail: str = "") -> T:
+async def directly[T](what: str, do: Callable[[], T], detail: str = "") -> T:  # noqa: ARG001 - a `Reach`
     """Do it here and now."""
     return do()
 
@@ -53,8 +55,12 @@ class Database:
         for script in (_CHECKPOINTS, *PARKED_TABLES, *HEARTBEAT_TABLES):
             self.connection.executescript(script)
 
+    def close(self) -> None:
+        """Forget everything."""
+        self.connection.close()
+
     def run(self, sql: str, parameters: Sequence[object]) -> list[Row]:
-        """Run a statement; parameters are $1, $2 …"""
+        """Run a statement; parameters are by number: $1, $2."""
         named = {str(n): value for n, value in enumerate(parameters, start=1)}
         return list(self.connection.execute(sql, named).fetchall())
 

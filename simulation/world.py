@@ -131,7 +131,9 @@ class World:
             length = len(broker.stream.messages)
             keep = self.rng.choice([length, 0, self.rng.randint(0, length), max(0, length - 1)])
             if keep == length or not self.network.under_way["record"]:
-                self.network.note("broker", "loses", f"its connections, and {length - keep} messages")
+                self.network.note(
+                    "broker", "loses", f"its connections, and {length - keep} messages"
+                )
                 broker.lose(keep)
 
     def _calm_down(self) -> None:
@@ -206,6 +208,8 @@ def run(seed: int, **parts: Any) -> Run:
             await world.live()
         except Exception as broken:  # noqa: BLE001 - whatever ended it, the seed is the report
             error = f"{type(broken).__name__}: {broken}"
+        finally:
+            world.shared.database.close()
         loop = asyncio.get_running_loop()
         trace, events = world.network.trace, len(world.shared.disk.ledger())
         return Run(seed, events, len(trace), loop.time(), error, trace)

@@ -40,7 +40,11 @@ def tracked(*patterns: str) -> list[Path]:
 
 
 def sources() -> list[Path]:
-    return [path for path in tracked("*/src/**/*.py", "*/src/*.py") if path.suffix == ".py"]
+    return [
+        path
+        for path in tracked("*/src/**/*.py", "*/src/*.py", "simulation/*.py")
+        if path.suffix == ".py"
+    ]
 
 
 def code_lines(text: str) -> set[int]:
