@@ -148,4 +148,4 @@ RARE: Mapping[str, Mapping[str, Any]] = {
     "late-release": {"leadership": ReleasesLate},
     "believe-the-stream": {"projector": BelievesTheStream},
 }
-"""What it took the simulation many seeds to find, when the safeguards were not there yet."""
+"""What takes hundreds or thousands of seeds to find: for the command line. Each has a test where it lives."""

@@ -6,11 +6,11 @@ import pytest
 import structlog
 
 from simulation.__main__ import main, quiet, replay
-from simulation.mutants import MUTANTS, RARE
+from simulation.mutants import MUTANTS
 from simulation.world import run
 
 BATCH, BATCHES = 250, 8
-SEEDS_TO_CATCH = 40
+SEEDS_TO_CATCH = 100
 """Within so many worlds every mutant is caught."""
 
 
@@ -47,13 +47,6 @@ def test_another_seed_is_another_world() -> None:
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_world_without_a_safeguard_breaks_a_promise(name: str) -> None:
     broken = (run(seed, **MUTANTS[name]) for seed in range(SEEDS_TO_CATCH))
-
-    assert any(world.error for world in broken), f"{name}: nothing broke"
-
-
-@pytest.mark.parametrize(("name", "seeds"), [(name, range(0)) for name in RARE])
-def test_what_was_found_once_is_found_again(name: str, seeds: range) -> None:
-    broken = (run(seed, **RARE[name]) for seed in seeds)
 
     assert any(world.error for world in broken), f"{name}: nothing broke"
 
