@@ -148,4 +148,4 @@ RARE: Mapping[str, Mapping[str, Any]] = {
     "late-release": {"leadership": ReleasesLate},
     "believe-the-stream": {"projector": BelievesTheStream},
 }
-"""What takes hundreds or thousands of seeds to find: for the command line. Each has a test where it lives."""
+"""What takes hundreds of seeds to find, or more: for the command line. Each has its own test."""
