@@ -35,7 +35,7 @@ status: $(READY)  ## Show logs and projections of the running fleet.
 doctor: $(READY)  ## Check this machine.
 	@exec $(RUN)/flotilla doctor
 
-test: test-members test-fleet  ## Run all tests: every member in isolation, then the fleet.
+test: test-members test-worlds test-fleet  ## Run all tests: members in isolation, simulated worlds, the fleet.
 
 test-members: $(READY)  ## Test every member in an environment that has its declared dependencies only.
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target $(MEMBERS:%=test-member-%)
@@ -45,6 +45,9 @@ test-member-%: $(READY)
 	echo "== $* ($$package)"; \
 	$(UV) run --locked --isolated --package $$package pytest -q $*/tests
 
+test-worlds: $(READY)  ## Run 2,000 simulated worlds, and those in which a safeguard is missing.
+	@$(RUN)/python -m pytest -q simulation/tests
+
 test-fleet: $(READY)  ## Test the fleet from outside, on every topology.
 	@$(RUN)/python -m pytest tests
 
@@ -52,7 +55,7 @@ check: $(READY)  ## Format, lint, strict types, import contracts, generated file
 	@$(UV) lock --check
 	@$(RUN)/ruff format --check .
 	@$(RUN)/ruff check .
-	@set -e; for part in $(MEMBERS) chaos tests; do $(RUN)/mypy --no-error-summary $$part; done
+	@set -e; for part in $(MEMBERS) chaos simulation tests; do $(RUN)/mypy --no-error-summary $$part; done
 	@$(RUN)/lint-imports
 	@$(RUN)/python -m flotilla_contracts.generate --check
 	@$(RUN)/python -m flotilla_contracts.compatibility
@@ -65,6 +68,12 @@ format: $(READY)  ## Format and mend what can be mended.
 generate: $(READY)  ## Write the generated contract files again.
 	@$(RUN)/python -m flotilla_contracts.generate
 	@$(RUN)/python -m svc_web_bff.openapi
+
+SEEDS ?= 10000
+.PHONY: simulate test-worlds
+
+simulate: $(READY)  ## Simulate whole worlds from seeds: SEEDS=10000; any broken promise fails.
+	@exec $(RUN)/python -m simulation --seeds "$(SEEDS)"
 
 SECONDS ?= 5
 .PHONY: bench bench-compare bench-ready

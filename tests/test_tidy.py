@@ -15,7 +15,7 @@ LOOP_BUDGETS = {
     "kernel/src/flotilla/lanes.py": 65,
     "svc-outbox-relay/src/svc_outbox_relay/relay.py": 115,
     "svc-outbox-relay/src/svc_outbox_relay/handshake.py": 85,
-    "svc-projector/src/svc_projector/projector.py": 100,
+    "svc-projector/src/svc_projector/projector.py": 110,
 }
 """Lines of code: neither blank nor comment nor docstring."""
 JUNK_DRAWERS = {"utils", "util", "helpers", "common", "misc", "base", "manager"}
@@ -42,7 +42,7 @@ def tracked(*patterns: str) -> list[Path]:
 def sources() -> list[Path]:
     return [
         path
-        for path in tracked("*/src/**/*.py", "*/src/*.py", "chaos/*.py")
+        for path in tracked("*/src/**/*.py", "*/src/*.py", "chaos/*.py", "simulation/*.py")
         if path.suffix == ".py"
     ]
 

@@ -9,12 +9,16 @@ from typing import cast
 import pytest
 
 from flotilla import Corrupt, Offset, Outbox, OutboxEntry, Unavailable
+from flotilla.background import Background
+from flotilla.doorbell import Ear as Ears
 from flotilla.outbox import START
 from flotilla.store import Append, StreamId, Unit, Version
 from flotilla.stores.memory import MemoryStore
 from flotilla.testing import new_event
 from svc_outbox_relay.log_stream import LogStream, Message, PublishedMessage, WrongLastSequence
+from svc_outbox_relay.main import keep_relaying
 from svc_outbox_relay.relay import Batch, Relay
+from svc_outbox_relay.settings import Settings
 from svc_outbox_relay.testing import LOG, MemoryLogStream, a_message, message_of
 
 
@@ -104,6 +108,26 @@ async def test_what_the_broker_lost_is_published_again_at_the_same_offsets(kept:
 
     assert ["agreed", "refill"] == cases
     assert before == stream.messages
+    await exact_copy(store, stream)
+
+
+async def test_a_stream_that_was_lost_is_noticed_while_nothing_waits() -> None:
+    """Else its readers would wait for the next event: on a silent log for ever."""
+
+    class Ear:
+        async def hear(self, *, timeout_s: float) -> None:
+            assert timeout_s > 0
+            stream.messages.clear()
+
+    store, stream = MemoryStore(), MemoryLogStream()
+    await commit(store, 7)
+    relay = a_relay(store, stream)
+
+    async with asyncio.timeout(5):
+        with pytest.raises(WrongLastSequence):
+            await keep_relaying(relay, cast("Ears", Ear()), Settings(), Background("relay"))
+
+    assert 7 == await relay.handshake()
     await exact_copy(store, stream)
 
 

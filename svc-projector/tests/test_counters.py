@@ -30,11 +30,8 @@ AT = datetime(2026, 5, 17, 12, 0, 0, 123456, tzinfo=UTC)
 _tenants = count(1)
 
 
-class AllRecorded(MemoryStore):
-    """A ledger that has whatever is delivered: what it does when it has not is tested elsewhere."""
-
-    async def last_offset(self) -> Offset:
-        return Offset(10**9)
+ALL_RECORDED = Offset(10**9)
+"""A ledger was seen to have whatever is delivered: what is done when it has not is tested elsewhere."""
 
 
 @pytest.fixture(params=["libsql", "postgres"])
@@ -58,7 +55,7 @@ class Log:
 
     def __init__(self, views: ViewStore) -> None:
         self.views = views
-        self.projector = Projector(CounterView(), views, AllRecorded())
+        self.projector = Projector(CounterView(), views, MemoryStore(), recorded=ALL_RECORDED)
         self.versions: dict[StreamId, int] = {}
 
     async def deliver(self, *events: tuple[str, CounterEvent] | str) -> None:

@@ -467,3 +467,21 @@ async def test_what_never_gets_into_the_ledger_is_never_folded(views: LibsqlView
         await projector.project([foreign])
 
     assert [1, 2] == await journal(views)
+
+
+async def test_what_the_broker_lost_after_it_was_delivered_is_not_folded(
+    views: LibsqlViews,
+) -> None:
+    """Its offset went to another event, which was recorded while this one was waited for."""
+    ledger = Ledger()
+    await ledger.grow(4)
+    projector = await started(views, ledger)
+    lost = replace(ledger.delivered(4)[0], offset=Offset(3))
+
+    with pytest.raises(Unavailable, match="has other events there"):
+        await projector.project([*ledger.delivered(1, 2), lost])
+
+    assert [] == await journal(views)
+    await projector.start()
+    await projector.project(ledger.delivered(1, 2, 3, 4))
+    assert upto(4) == await journal(views)

@@ -41,11 +41,8 @@ AT = datetime(2026, 5, 17, tzinfo=UTC)
 WAIT_MAX_S = 0.4
 
 
-class AllRecorded(MemoryStore):
-    """A ledger that has whatever is delivered: what it does when it has not is tested elsewhere."""
-
-    async def last_offset(self) -> Offset:
-        return Offset(10**9)
+ALL_RECORDED = Offset(10**9)
+"""A ledger was seen to have whatever is delivered: what is done when it has not is tested elsewhere."""
 
 
 @dataclass
@@ -107,7 +104,7 @@ async def a_world(folder: Path, wait_max_s: float = WAIT_MAX_S) -> AsyncIterator
     view = CounterView()
     async with LibsqlViews.open(f"libsql://{folder}/views.db", service="projector") as views:
         await views.migrate(view.name, view.tables)
-        world = World(Projector(view, views, AllRecorded()), LocalBus())
+        world = World(Projector(view, views, MemoryStore(), recorded=ALL_RECORDED), LocalBus())
         handlers = CounterQueries(views, world.projector, wait_max_s)
         await world.bus.serve(GetCounter.subject, handlers.get)
         await world.bus.serve(ListCounters.subject, handlers.list)

@@ -33,11 +33,8 @@ AT = datetime(2026, 5, 17, 12, 0, 0, 123456, tzinfo=UTC)
 POISON = b'{"counter_id": "b", "by": "many", "value": 1}'
 
 
-class AllRecorded(MemoryStore):
-    """A ledger that has whatever is delivered: what it does when it has not is tested elsewhere."""
-
-    async def last_offset(self) -> Offset:
-        return Offset(10**9)
+ALL_RECORDED = Offset(10**9)
+"""A ledger was seen to have whatever is delivered: what is done when it has not is tested elsewhere."""
 
 
 @pytest.fixture(params=["libsql", "postgres"])
@@ -90,7 +87,7 @@ async def project(
 ) -> Projector:
     """Deliver batches to a process that has just started."""
     await views.migrate(projection.name, projection.tables)
-    projector = Projector(projection, views, AllRecorded())
+    projector = Projector(projection, views, MemoryStore(), recorded=ALL_RECORDED)
     await projector.begin()
     await projector.start()
     for batch in batches:

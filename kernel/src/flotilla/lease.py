@@ -17,7 +17,9 @@ What each failure leads to:
   and the work is cancelled. What it had already sent is what fencing is for: a lease keeps the peace,
   it is not the lock (a request may always be on its way while the lease changes hands);
 - the store does not answer: trust runs out, the work is cancelled; afterwards it tries again;
-- it stops in order: the lease is released, and another one begins at its next look.
+- it stops in order: the lease is released, and another one begins at its next look;
+- whether it was released is not known: the request may still arrive, and would release our next lease
+  as well, had it the same holder and token. So that one is asked for under another name.
 
 No I/O here: the store, the clock and chance are given.
 """
@@ -111,6 +113,7 @@ class Leadership:
     standing_by: Callable[[], None] = lambda: None
     """Called whenever it was found that somebody else leads: all is well."""
     _trusted_until_s: float = field(default=float("-inf"), init=False)
+    _releases_unknown: int = field(default=0, init=False)
 
     @property
     def trusted(self) -> bool:
@@ -151,8 +154,9 @@ class Leadership:
             await self.clock.sleep(LOOK_EVERY_S * (0.5 + self.chance.random() / 2))
 
     async def _acquire(self) -> Lease | None:
+        holder = f"{self.holder}+{n}" if (n := self._releases_unknown) else self.holder
         sent_s = self.clock.monotonic_s()
-        lease = await self.store.acquire(self.name, self.holder, ttl_s=self.ttl_s)
+        lease = await self.store.acquire(self.name, holder, ttl_s=self.ttl_s)
         if lease is not None:
             self._trusted_until_s = sent_s + self.ttl_s - self.margin_s
         return lease
@@ -179,4 +183,5 @@ class Leadership:
             async with asyncio.timeout(RELEASE_TIMEOUT_S):
                 await self.store.release(lease)
         except (KernelError, TimeoutError) as error:  # it ends by itself, a little later
+            self._releases_unknown += 1
             log.warning("lease.not_released", lease=lease.name, error=repr(error))

@@ -36,6 +36,7 @@ from flotilla_contracts.health import health_subject
 from flotilla_contracts.wire import doorbell_subject, relay_lease
 from svc_outbox_relay.cloud_event import cloud_events
 from svc_outbox_relay.jetstream import JetStreamLog
+from svc_outbox_relay.log_stream import WrongLastSequence
 from svc_outbox_relay.relay import Relay
 from svc_outbox_relay.settings import Settings
 from svc_outbox_relay.traced import TracedLogStream
@@ -142,6 +143,8 @@ async def keep_relaying(relay: Relay, ear: Ear, settings: Settings, shown: Backg
             pause_s = settings.poll_min_s
             RELAY_EVENTS.labels(relay.log).inc(last - before)
             continue
+        if await relay.stream.last_sequence() != last:  # nobody would notice before the next event
+            raise WrongLastSequence(f"{relay.log}: the stream does not end at {last} any more")
         await ear.hear(timeout_s=pause_s)
         pause_s = min(settings.poll_max_s, pause_s * 2)
 

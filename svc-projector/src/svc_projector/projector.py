@@ -5,8 +5,9 @@
         └──────────────── the missing range, read from the store ◀──────────┘
 
 A projection never passes the ledger: what was published and not recorded may still be lost with the
-broker, and its offset given to another event. So it waits the moment that recording takes; a message
-that never gets into the ledger (somebody else published it) is never folded.
+broker, and its offset given to another event. So it waits the moment that recording takes, and then
+compares: what came before the loss is not what was recorded. A message that never gets into the ledger
+(somebody else published it) is never folded.
 
 Offsets are dense, so a gap is visible at once. A redelivery is a no-op, a second instance is fenced by
 the compare-and-set on the checkpoint. An event that cannot be folded is parked (`flotilla.parking`).
@@ -94,7 +95,9 @@ class Projector:
         new = {event.offset: event for event in batch if event.offset > self.checkpoint.offset}
         for run in _dense_runs([new[offset] for offset in sorted(new)]):
             await self._close_gap(run[0].offset)
-            await self._until_recorded(run[-1].offset)
+            if self.recorded < run[-1].offset:
+                await self._until_recorded(run[-1].offset)
+                await self._check_recorded(run)
             await self._apply(run)
 
     async def _check_fence(self) -> None:
@@ -114,6 +117,15 @@ class Projector:
             f"{self.projection.name}: offset {upto} of {self.projection.log} is on the stream and not"
             " in the ledger; see docs/runbooks/projector.md"
         )
+
+    async def _check_recorded(self, run: Sequence[LogEvent]) -> None:
+        """Check that the ledger has these events at these offsets, and not what came after a loss."""
+        there = await self.source.events(after=Offset(run[0].offset - 1), limit=len(run))
+        if [(e.stream, e.version) for e in there] != [(e.stream, e.version) for e in run]:
+            raise Unavailable(
+                f"{self.projection.name}: the broker lost what it delivered after offset"
+                f" {run[0].offset - 1} of {self.projection.log}, and the ledger has other events there"
+            )
 
     async def _close_gap(self, upto: Offset) -> None:
         """Apply what is missing before offset `upto`, from the store; never skip."""
