@@ -35,7 +35,8 @@ async def divergence(ledger: Outbox, checkpoint: Checkpoint) -> str | None:
         for entry in await ledger.published(after=Offset(offset - 1), limit=1):
             now = entry.event.recorded_at
             if entry.offset == offset and recorded_at not in (None, now):
-                return f"what it has folded as offset {offset}, of {recorded_at}, is not in the log: {now}"
+                folded = f"what it has folded as offset {offset}, of {recorded_at}"
+                return f"{folded}, is not in the log, which has another event there, of {now}"
     return None
 
 
