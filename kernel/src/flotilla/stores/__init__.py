@@ -76,18 +76,18 @@ async def open_views(url: str, *, service: str, migrate: bool = True) -> AsyncIt
 
 
 @asynccontextmanager
-async def open_leases(url: str, *, service: str) -> AsyncIterator[LeaseStore]:
+async def open_leases(url: str, *, service: str, migrate: bool = True) -> AsyncIterator[LeaseStore]:
     """Yield the leases on what `service` owns, their table ready. Raises as `open_store`."""
     match url.split("://", 1)[0]:
         case "postgresql" | "postgres":
             from flotilla.stores.postgres import PostgresLeases  # noqa: PLC0415 - only what is used
 
-            async with PostgresLeases.open(url, service=service) as postgres:
+            async with PostgresLeases.open(url, service=service, migrate=migrate) as postgres:
                 yield postgres
         case "libsql":
             from flotilla.stores.libsql import LibsqlLeases  # noqa: PLC0415 - only what is used
 
-            async with LibsqlLeases.open(url, service=service) as libsql:
+            async with LibsqlLeases.open(url, service=service, migrate=migrate) as libsql:
                 yield libsql
         case "memory":
             from flotilla.stores.memory_leases import MemoryLeases  # noqa: PLC0415 - only what is used

@@ -6,8 +6,15 @@ from typing import Self
 
 from flotilla.clock import Clock, SystemClock, to_us
 from flotilla.lease import Lease, LeaseStatus
-from flotilla.stores.libsql.connection import LOCK_WAIT_S, Connection, Database, open_database
-from flotilla.stores.libsql.schema import migrate
+from flotilla.stores.libsql.connection import (
+    LOCK_WAIT_S,
+    Connection,
+    Database,
+    open_database,
+    open_read_only,
+)
+from flotilla.stores.libsql.schema import check
+from flotilla.stores.libsql.schema import migrate as migrate_schema
 from flotilla.stores.migrations import Migration
 
 _TABLE = Migration(
@@ -58,12 +65,18 @@ class LibsqlLeases:
         service: str,  # noqa: ARG003 - the file is the service's own
         clock: Clock | None = None,
         lock_wait_s: float = LOCK_WAIT_S,
+        migrate: bool = True,
     ) -> AsyncIterator[Self]:
-        """Yield the leases of `service`, their table ready."""
+        """Yield the leases of `service`, their table ready; or, without `migrate`, only to be read."""
         clock = clock or SystemClock()
+        if not migrate:
+            async with open_read_only(url, lock_wait_s=lock_wait_s) as database:
+                await database.read(lambda c: check(c, "lease", [_TABLE]))
+                yield cls(database, clock=clock)
+                return
         async with open_database(url, lock_wait_s=lock_wait_s) as database:
             now_us = to_us(clock.now())
-            await database.write(lambda c: migrate(c, "lease", [_TABLE], at_us=now_us))
+            await database.write(lambda c: migrate_schema(c, "lease", [_TABLE], at_us=now_us))
             yield cls(database, clock=clock)
 
     async def acquire(self, name: str, holder: str, *, ttl_s: float) -> Lease | None:

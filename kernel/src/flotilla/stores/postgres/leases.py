@@ -6,7 +6,7 @@ from typing import Self
 
 from flotilla.lease import Lease, LeaseStatus
 from flotilla.stores.migrations import Migration
-from flotilla.stores.postgres.connection import Connections, migrate, schema_of
+from flotilla.stores.postgres.connection import Connections, prepare, schema_of
 
 CONNECTIONS_MAX = 2
 """Of its own: a renewal never waits for those who read and write events."""
@@ -56,12 +56,13 @@ class PostgresLeases:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, url: str, *, service: str) -> AsyncIterator[Self]:
-        """Yield the leases of `service`, their table ready."""
+    async def open(cls, url: str, *, service: str, migrate: bool = True) -> AsyncIterator[Self]:
+        """Yield the leases of `service`, their table ready; or, without `migrate`, only to be read."""
         schema = schema_of(service)
-        connections = Connections(url, schema=schema, size_max=CONNECTIONS_MAX)
+        size_max = CONNECTIONS_MAX
+        connections = Connections(url, schema=schema, size_max=size_max, read_only=not migrate)
         try:
-            await migrate(connections, schema, "lease", [_TABLE])
+            await prepare(connections, "lease", [_TABLE], schema=schema, write=migrate)
             yield cls(connections)
         finally:
             await connections.close()
