@@ -21,6 +21,7 @@ from flotilla.background import Background, Work, background
 from flotilla.doorbell import Ear
 from flotilla.parked import NotParked, parked_keys
 from flotilla.parking import Parking, StillPoison
+from flotilla.replica import Replica
 from flotilla.store import (
     Append,
     ClaimKey,
@@ -39,7 +40,7 @@ from simulation.disk import Command, Disk
 from simulation.process import Process, Remote
 from simulation.views import Database, MemoryViews
 from svc_outbox_relay.log_stream import LogStream
-from svc_outbox_relay.main import keep_leading, keep_relaying
+from svc_outbox_relay.main import keep_relaying
 from svc_outbox_relay.relay import Relay
 from svc_outbox_relay.settings import Settings
 from svc_outbox_relay.testing import LOG, message_of
@@ -166,7 +167,8 @@ async def relay(shared: Shared, process: Process) -> None:
     )
     ear = cast("Ear", _Doorbell(process, shared.rng))
     relaying = partial(keep_relaying, one, ear, SETTINGS)
-    await keep_going(process, partial(keep_leading, leadership, set(), relaying), chance)
+    replica = Replica(process.name, process, chance)
+    await keep_going(process, replica.leading(leadership, relaying), chance)
 
 
 async def project(shared: Shared, process: Process) -> None:

@@ -27,8 +27,8 @@ class Fleet:
         self.process: Process | None = None
         self.log = data / "fleet.log"
 
-    async def start(self, *, port: int = 0) -> None:
-        """Start it; return when it is ready."""
+    async def start(self, *, port: int = 0, unless: str = "") -> None:
+        """Start it; return when it is ready, or when it says that `unless` is missing."""
         with self.log.open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
                 FLOTILLA,
@@ -38,23 +38,24 @@ class Fleet:
                 stderr=log,
                 env=os.environ | self.env,
             )
-        await self.until_ready()
+        await self.until_ready(unless)
 
-    async def until_ready(self) -> None:
-        """Return when the fleet says that nothing is missing."""
+    async def until_ready(self, unless: str = "") -> None:
+        """Return when the fleet says that nothing is missing, or that `unless` is."""
         assert self.process
         async with asyncio.timeout(START_TIMEOUT_S):
             while True:
                 if self.process.returncode is not None:
                     raise AssertionError(f"the fleet ended:\n{self.tail()}")
-                if (self.data / "runtime.json").exists() and await self._ready():
+                if (self.data / "runtime.json").exists() and await self._ready(unless):
                     return
                 await asyncio.sleep(0.05)
 
-    async def _ready(self) -> bool:
+    async def _ready(self, unless: str) -> bool:
         try:
             async with self.client() as client:
-                return (await client.get("/readyz")).status_code == 200
+                answer = await client.get("/readyz")
+                return unless in answer.text if unless else answer.status_code == 200
         except (httpx.HTTPError, OSError, ValueError):
             return False
 

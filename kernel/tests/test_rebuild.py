@@ -20,6 +20,7 @@ from uuid import uuid4
 import pytest
 
 from flotilla.clock import SystemClock
+from flotilla.divergence import Diverged, begin_at, divergence
 from flotilla.embedded import PostgresServer
 from flotilla.errors import Corrupt, Rejected
 from flotilla.outbox import START, LogEvent, Offset
@@ -598,3 +599,81 @@ async def process_main(url: str, service: str, how: str) -> None:
 
 if __name__ == "__main__":
     asyncio.run(process_main(*sys.argv[1:]))
+
+
+# A store that was restored without its newest events, and a view that has folded them.
+
+
+@asynccontextmanager
+async def restored(world: World, *payloads: object) -> AsyncIterator[World]:
+    """Yield the world with another log under its view: its own was lost."""
+    service = f"{world.service}-restored"
+    url = world.url.replace("{service}", service)
+    async with open_store(url, service=f"{service}-log") as store:
+        after = World(world.url, world.service, world.projection, store, world.places)
+        await after.write(*payloads)
+        yield after
+
+
+async def diverged(world: World) -> str | None:
+    live = await world.places.live.checkpoint(world.projection.name, LOG)
+    return await divergence(world.store, live)
+
+
+async def test_a_view_of_this_log_is_none_of_another_wherever_it_stands(world: World) -> None:
+    for count in (0, 1, 20, 20):
+        await world.write(*range(count))
+        await world.project(batch_events=7)
+        assert await diverged(world) is None
+        await begin_at(world.projection, world.places.live, world.store)
+    await world.write(1, 2, 3)
+    assert await diverged(world) is None
+
+
+@pytest.mark.parametrize(
+    ("left", "why"),
+    [
+        (30, "it has folded up to offset 40, and the log ends at 30"),
+        (40, "what it has folded as offset 40, of "),
+        (70, "what it has folded as offset 40, of "),
+    ],
+    ids=["the log ends before it", "the same length", "the log has grown past it"],
+)
+async def test_a_view_that_folded_what_the_log_lost_goes_on_only_when_it_is_rebuilt(
+    world: World, left: int, why: str
+) -> None:
+    await world.write(*range(1000, 1040))
+    await world.project()
+
+    async with restored(world, *range(left)) as after:
+        assert why in str(await diverged(after))
+        with pytest.raises(Diverged, match=r"`flotilla rebuild sum`.*restore.md"):
+            await begin_at(world.projection, after.places.live, after.store)
+
+        rebuilt = await after.rebuild().run(swap=True)
+
+        assert not rebuilt.comparison.same
+        assert (min(left, 40), None, 40) == await after.at()
+        assert await diverged(after) is None
+        await after.write(1, 2, 3)
+        await after.project()
+        assert {left + 3} == {sum(int(str(row[2])) for row in await after.rows())}
+        assert sum(range(left)) + 6 == sum(int(str(row[1])) for row in await after.rows())
+        assert (await after.rebuild().run(swap=False)).comparison.same
+
+        await after.places.roll_back()
+        assert await diverged(after) is not None, "the old view is still the lost log's"
+
+
+async def test_a_shadow_of_a_lost_log_is_not_gone_on_with(world: World) -> None:
+    await world.write(*range(40))
+    await world.project()
+    await world.rebuild().run(swap=False)
+
+    async with restored(world, *range(70)) as after:
+        with pytest.raises(Corrupt, match="shadow of sum is another log's"):
+            await after.rebuild().run(swap=True)
+
+        await after.places.forget("shadow")
+        await after.rebuild().run(swap=True)
+        assert await diverged(after) is None

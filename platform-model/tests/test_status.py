@@ -10,7 +10,11 @@ from pathlib import Path
 import pytest
 
 from flotilla.clock import SystemClock
+from flotilla.outbox import Offset
+from flotilla.projection import Checkpoint, ViewSession
+from flotilla.stores import open_leases, open_views
 from flotilla.stores.migrations import Migration, read_migrations
+from flotilla_contracts.wire import projection_lease
 from flotilla_platform.exit_codes import ExitCode
 from flotilla_platform.status import Status, read_status
 from flotilla_platform.testing import COMMAND, Fleet, environment, eventually
@@ -100,6 +104,45 @@ def test_on_postgres(up: Up, run: Run, open_folder: Path) -> None:
     status = Status.model_validate_json(result.stdout)
     assert [(log.committed, log.offset) for log in status.logs] == [(5, 3)]
     assert [(p.checkpoint, p.lag_events) for p in status.projections] == [(2, 3)]
+
+
+async def test_who_owns_a_projection_is_told_and_missed_when_it_is_gone(up: Up) -> None:
+    runtime = up("keeps", "relays", "folds", folds="tiny_services:folds_all").runtime()
+    [never] = (await read_status(runtime, SystemClock())).projections
+    assert (None, None) == (never.owner, never.ownerless_s), "that is for older projectors"
+    async with open_leases(runtime.stores["folds"], service="folds") as leases:
+        name = projection_lease("said", "keeps")
+        await leases.acquire(name, "here:7:x", ttl_s=60)
+        status = await read_status(runtime, SystemClock(), lag_max_s=3600)
+        [owned] = status.projections
+        assert (True, "here:7:x", None) == (status.healthy, owned.owner, owned.ownerless_s)
+
+        await leases.acquire(name, "here:7:x", ttl_s=-10)
+
+    status = await read_status(runtime, SystemClock(), lag_max_s=3600)
+    assert status.projections[0].owner is None
+    [problem] = status.problems
+    assert "the projection 'said' has no owner for 10." in problem
+
+
+async def test_a_projection_that_is_ahead_of_its_log_is_no_healthy_one(up: Up) -> None:
+    """Its store was restored: there is no lag, and there is everything to do."""
+    runtime = up("keeps", "relays", "folds", folds="tiny_services:folds_all").runtime()
+    async with open_views(runtime.stores["folds"], service="folds") as views:
+        before = await views.checkpoint("said", "keeps")
+        ahead = Checkpoint(Offset(before.offset + 1), before.recorded_at)
+        await views.advance("said", "keeps", (before.offset, ahead), _nothing)
+
+    status = await read_status(runtime, SystemClock(), lag_max_s=3600)
+
+    assert [0] == [row.lag_events for row in status.projections]
+    [problem] = status.problems
+    assert "'said' is of a log that was lost" in problem
+    assert "up to offset 6, and the log ends at 5; `flotilla rebuild said`" in problem
+
+
+async def _nothing(_view: ViewSession) -> None:
+    return
 
 
 def test_the_table_is_plain_where_there_is_no_terminal(up: Up, run: Run) -> None:

@@ -76,6 +76,27 @@ SENTENCES = [
         "its projector was last heard of 90 s ago, and the checkpoint stays at 0",
     ),
     (
+        "projectors live, and none owns it",
+        replace(LATE, ownerless_s=30.0, trouble="silent for 3.5 s"),
+        ["no-owner", "trouble"],
+        ("no projector has owned it for 30 s: none reaches broker and store, or all are halted"),
+    ),
+    (
+        "it was let go of a moment ago, and is slow",
+        replace(LATE, ownerless_s=3.0, checkpoint_before=0, checkpoint=10, committed=530),
+        ["slow"],
+        (
+            "it folds 10 events/s and 30/s arrive, 100 are left: its handler is slower than what"
+            " arrives"
+        ),
+    ),
+    (
+        "it folded what the restored store has lost, however much has happened since",
+        replace(LATE, diverged="the log ends at 3", waiting=100, oldest_waiting_s=60.0),
+        ["diverged"],
+        "the log ends at 3: the store of 'counter' was restored from before that",
+    ),
+    (
         "somebody has locked its tables",
         replace(LATE, lock_wait_s=1.5, lock_holder="process 7 (psql, idle): lock table x"),
         ["lock"],

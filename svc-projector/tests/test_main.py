@@ -456,8 +456,8 @@ class Ages:
         await self.projector._close_gap(Offset(await self.source.last_offset() + 1))
 
     async def health(self) -> Health:
-        running = RunningProjection(self.projector, Background("projection"))
-        return await health_of([running], self.projector.views, self.clock)
+        running = RunningProjection(self.projector, Background("projection"), "lease", set())
+        return await health_of([running], self.projector.views, [], self.clock)
 
 
 @pytest.fixture

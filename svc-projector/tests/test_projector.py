@@ -23,6 +23,7 @@ from flotilla import (
     ViewSession,
     ViewStore,
 )
+from flotilla.divergence import Diverged
 from flotilla.outbox import START
 from flotilla.store import Append, Unit
 from flotilla.stores.libsql import LibsqlViews
@@ -178,6 +179,25 @@ async def test_an_event_that_is_twice_in_a_batch_is_applied_once(
     await projector.project(ledger.delivered(1, 2, 2, 3, 1, 2, 3, 4))
 
     assert upto(4) == await journal(views)
+
+
+@pytest.mark.parametrize("left", [4, 6, 12], ids=["fewer", "as many", "more"])
+async def test_a_view_of_a_lost_log_passes_over_nothing_that_took_its_offsets(
+    views: LibsqlViews, ledger: Ledger, left: int
+) -> None:
+    """The store was restored from before offset 6, and may have gone on since then."""
+    projector = await started(views, ledger)
+    await projector.project(ledger.delivered(*upto(6)))
+    restored = Ledger()
+    await restored.grow(left)
+    after = Projector(Journal(), views, restored)
+
+    for _ in range(2):
+        with pytest.raises(Diverged, match="`flotilla rebuild journal`"):
+            await after.start()
+
+        assert START == after.checkpoint.offset, "nobody is told that this log was read"
+        assert upto(6) == await journal(views)
 
 
 @pytest.mark.parametrize(

@@ -43,3 +43,8 @@ def doorbell_subject(service: str) -> str:
 def relay_lease(service: str) -> str:
     """Return the name of the lease that the relay of a service's log holds, in that service's store."""
     return f"relay:{service}"
+
+
+def projection_lease(projection: str, log: str) -> str:
+    """Return the name of the lease that the owner of a projection holds, in its view's store."""
+    return f"projection:{projection}:{log}"

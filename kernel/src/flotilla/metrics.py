@@ -54,6 +54,11 @@ LOG_LEADER = Gauge(
     ["log"],
 )
 
+PROJECTION_OWNER = Gauge(
+    "flotilla_projection_owner",
+    "1 while somebody owns the projection, by the lease beside its view; 0: nobody folds it.",
+    ["projection"],
+)
 PROJECTION_EVENTS = Counter(
     "flotilla_projection_events_total", "Events applied, by projection.", ["projection"]
 )

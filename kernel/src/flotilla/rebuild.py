@@ -10,6 +10,9 @@ The shadow follows the live view's checkpoint, so that both can be compared at t
 the projector works on. Rows and checkpoint of the shadow move in one transaction, so dying at any
 point leaves a shadow to go on with, or the swap done. A rebuild is strict: it parks nothing, and an
 event that cannot be folded ends it, named. Of two rebuilds of one view the second is refused.
+
+A live view that has folded what its log lost (`flotilla.divergence`) is replaced by what the log has,
+up to the live checkpoint or the end of the log, whichever is less: the checkpoint may go back.
 """
 
 import asyncio
@@ -18,6 +21,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from flotilla.divergence import divergence
 from flotilla.errors import Conflict, Corrupt, KernelError, Unavailable
 from flotilla.outbox import START, LogEvent, Offset, Outbox
 from flotilla.projection import (
@@ -134,6 +138,10 @@ class Rebuild:
         of = self.projection
         async with self.places.shadow() as shadow:
             self._at = await shadow.checkpoint(of.name, of.log)
+            if why := await divergence(self.ledger, self._at):
+                raise Corrupt(
+                    f"the shadow of {of.name} is another log's: {why}; drop the shadow and begin again"
+                )
             for round_ in range(ROUNDS_MAX):
                 target = await self._target()
                 self._say(Phase.BUILDING, target)
@@ -151,11 +159,6 @@ class Rebuild:
         of = self.projection
         live = (await self.places.live.checkpoint(of.name, of.log)).offset
         recorded = await self.ledger.last_offset()
-        if self._at.offset > recorded:
-            raise Corrupt(
-                f"the shadow of {of.name} has folded up to {self._at.offset}, and the log {of.log}"
-                f" ends at {recorded}: it is another log's; drop the shadow and begin again"
-            )
         return min(live, recorded) if live else recorded
 
     async def _apply(self, shadow: ViewStore, batch: Sequence[LogEvent]) -> None:

@@ -14,7 +14,7 @@ from flotilla.embedded import PostgresServer
 from flotilla.errors import Corrupt, KernelError, Unavailable
 from flotilla.outbox import Offset
 from flotilla.store import Committed
-from flotilla.stores import open_store, open_views
+from flotilla.stores import open_leases, open_store, open_views
 from flotilla.stores.migrations import Migration, read_migrations
 from flotilla.testing.store import A, append, commit_one, record
 
@@ -69,7 +69,7 @@ async def refusal(place: Place, opening: Opening = open_store) -> KernelError:
     return caught.value
 
 
-@pytest.mark.parametrize("opening", [open_store, open_views])
+@pytest.mark.parametrize("opening", [open_store, open_views, open_leases])
 async def test_where_there_is_nothing_nothing_is_made(
     place: Place, opening: Opening, tmp_path: Path
 ) -> None:
@@ -83,7 +83,7 @@ async def test_where_there_is_nothing_nothing_is_made(
         assert [] == await place.run(named)
 
 
-@pytest.mark.parametrize("opening", [open_store, open_views])
+@pytest.mark.parametrize("opening", [open_store, open_views, open_leases])
 async def test_the_other_half_of_a_database_is_missing_too(place: Place, opening: Opening) -> None:
     """Events and views may share a database; who made one of them did not make the other."""
     other: Opening = open_views if opening is open_store else open_store

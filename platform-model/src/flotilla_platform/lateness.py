@@ -13,6 +13,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from flotilla.replica import LEADERLESS_MAX_S
+
 BUDGET_S = 10.0
 """What a projection is held to that has never said what it promises."""
 SIGN_OF_LIFE_S = 15.0
@@ -53,6 +55,10 @@ class Facts:
     """Age of the last one; None when there never was one."""
     trouble: str = ""
     """What the projector says of itself."""
+    ownerless_s: float | None = None
+    """For how long nobody has owned it; None while somebody does."""
+    diverged: str | None = None
+    """Why its checkpoint is none of this log."""
     lock_wait_s: float = 0.0
     lock_holder: str = ""
     """Who holds a lock that the projector waits for."""
@@ -98,11 +104,14 @@ class Verdict(BaseModel):
 
 
 def judge(facts: Facts) -> Verdict:
-    """Return the verdict. Late is: over its budget, something parked, or not to be measured."""
+    """Return the verdict. Late is: over its budget, something parked, or not to be measured.
+
+    What was folded of a log that was lost measures nothing, and is told alone.
+    """
     blind = facts.log_error is not None or facts.views_error is not None
-    behind = facts.lag_s > facts.budget_s
-    late = blind or behind or bool(facts.parked_events)
-    causes = _CAUSES if blind or behind else (_parked,)
+    behind = facts.lag_s > facts.budget_s and not facts.diverged
+    late = blind or behind or bool(facts.parked_events) or facts.diverged is not None
+    causes = _CAUSES if blind or behind else (_diverged, _parked)
     found = [reason for cause in causes if (reason := cause(facts))] if late else []
     if behind and not [r for r in found if r.code != "parked"]:
         found.append(_slow(facts))
@@ -184,6 +193,30 @@ def _not_running(facts: Facts) -> Reason | None:
     )
 
 
+def _diverged(facts: Facts) -> Reason | None:
+    if facts.diverged is None:
+        return None
+    return Reason(
+        code="diverged",
+        because=f"{facts.diverged}: the store of {facts.log!r} was restored from before that",
+        do=f"`flotilla rebuild {facts.projection}`, then restart the projector; see"
+        " docs/runbooks/restore.md",
+    )
+
+
+def _no_owner(facts: Facts) -> Reason | None:
+    """Somebody lives, and nobody owns it: else it is enough to say that nobody runs."""
+    since_s = facts.ownerless_s
+    if since_s is None or since_s <= LEADERLESS_MAX_S or _not_running(facts):
+        return None
+    return Reason(
+        code="no-owner",
+        because=f"no projector has owned it for {since_s:.0f} s: none reaches broker and store, or"
+        " all are halted",
+        do="look at `curl <api>/readyz`, and see docs/runbooks/projector.md",
+    )
+
+
 def _lock(facts: Facts) -> Reason | None:
     if not facts.lock_holder:
         return None
@@ -250,6 +283,7 @@ _CAUSES: Sequence[Callable[[Facts], Reason | None]] = (
     _relay_stands,
     _stream_ahead,
     _not_running,
+    _no_owner,
     _lock,
     _troubled,
     _parked,

@@ -11,13 +11,15 @@ from rich.text import Text
 
 from flotilla import telemetry
 from flotilla.clock import Clock, SystemClock
+from flotilla.divergence import divergence
 from flotilla.errors import KernelError
 from flotilla.heartbeat import heartbeats
 from flotilla.lag import projection_lag
-from flotilla.outbox import Offset
 from flotilla.parked import parked_counts
 from flotilla.projection import ViewStore
+from flotilla.replica import led
 from flotilla.stores import ServiceStore, open_store, open_views
+from flotilla_contracts.wire import projection_lease
 from flotilla_platform.answering import finish
 from flotilla_platform.exit_codes import ExitCode, Failure
 from flotilla_platform.lateness import Facts, Verdict, judge
@@ -32,7 +34,7 @@ from flotilla_platform.options import (
 )
 from flotilla_platform.runtime import Runtime, find_running
 from flotilla_platform.showing import make_console, plain
-from flotilla_platform.status import read_sequences
+from flotilla_platform.status import read_leases, read_sequences
 
 WATCH_S = 1.0
 WHY_LATE_EXAMPLES = (
@@ -92,7 +94,14 @@ async def look(runtime: Runtime, projection: str, clock: Clock) -> Sequence[Fact
                 known += [name for name, _, _ in begun]
                 logs = [log for name, log, _ in begun if name == projection]
                 if logs:
-                    return [await _look(runtime, views, projection, log, clock) for log in logs]
+                    leases = await read_leases(runtime.stores[service], service)
+                    seen = [await _look(runtime, views, projection, log, clock) for log in logs]
+                    return [
+                        replace(
+                            f, ownerless_s=led(leases, projection_lease(projection, f.log)).since_s
+                        )
+                        for f in seen
+                    ]
         except _UNREADABLE as error:
             unreadable.append(f"{service}: {str(error) or type(error).__name__}")
     if unreadable:
@@ -129,9 +138,9 @@ async def _watch(facts: Facts, views: ViewStore, source: ServiceStore, clock: Cl
     committed_before = (await source.status()).committed
     began_s = clock.monotonic_s()
     await clock.sleep(WATCH_S)
-    checkpoint = (await views.checkpoint(facts.projection, facts.log)).offset
-    head = await source.status()
-    lag = await projection_lag(source, Offset(checkpoint), clock)
+    found = await views.checkpoint(facts.projection, facts.log)
+    checkpoint, head = found.offset, await source.status()
+    lag = await projection_lag(source, checkpoint, clock)
     return replace(
         facts,
         interval_s=max(clock.monotonic_s() - began_s, WATCH_S / 2),
@@ -144,6 +153,7 @@ async def _watch(facts: Facts, views: ViewStore, source: ServiceStore, clock: Cl
         oldest_waiting_s=head.oldest_waiting_s,
         lag_events=lag.events,
         lag_s=lag.seconds,
+        diverged=await divergence(source, found),
     )
 
 

@@ -15,14 +15,16 @@ from nats.js.errors import NotFoundError
 from pydantic import BaseModel, ConfigDict
 
 from flotilla.clock import Clock
-from flotilla.errors import KernelError
+from flotilla.divergence import divergence
+from flotilla.errors import KernelError, Unavailable
 from flotilla.lag import projection_lag
 from flotilla.lease import LeaseStatus
 from flotilla.outbox import LogStatus
 from flotilla.parked import ParkedCount, parked_counts
 from flotilla.projection import Checkpoint
+from flotilla.replica import LEADERLESS_MAX_S, Led, led
 from flotilla.stores import ServiceStore, open_leases, open_store, open_views
-from flotilla_contracts.wire import event_stream, relay_lease
+from flotilla_contracts.wire import event_stream, projection_lease, relay_lease
 from flotilla_platform.runtime import Runtime
 
 LAG_MAX_S = 10.0
@@ -30,9 +32,6 @@ LAG_MAX_S = 10.0
 
 MISMATCH_MAX_S = 3.0
 """How long stream and ledger may differ: the relay publishes first and records second."""
-
-LEADERLESS_MAX_S = 5.0
-"""How long a log may be without a leader: longer than a take-over takes."""
 
 _STORE_TIMEOUT_S = 5.0
 _BROKER_TIMEOUT_S = 1.5
@@ -77,6 +76,12 @@ class ProjectionRow(BaseModel):
     parked_keys: int = 0
     parked_oldest_s: float = 0.0
     """For how long the oldest of them has been parked."""
+    owner: str | None = None
+    """Which projector folds it, `<host>:<pid>:<id>`, by the lease beside its view; None: nobody."""
+    ownerless_s: float | None = None
+    """How long nobody has; None while somebody does, or when nobody ever did."""
+    diverged: str | None = None
+    """Why its checkpoint is none of this log, in words; None when it is one."""
 
 
 class Status(BaseModel):
@@ -109,23 +114,21 @@ async def read_status(runtime: Runtime, clock: Clock, *, lag_max_s: float = LAG_
     async with AsyncExitStack() as stack:
         stores: dict[str, ServiceStore] = {}
         logs: dict[str, LogStatus] = {}
-        leaders: dict[str, LeaseStatus] = {}
+        leaders: dict[str, Led] = {}
         for name in runtime.logs:
             try:
                 async with asyncio.timeout(_STORE_TIMEOUT_S):
                     store = await stack.enter_async_context(
                         open_store(runtime.stores[name], service=name, migrate=False)
                     )
+                    leases = await read_leases(runtime.stores[name], name)
                     logs[name] = await store.status()
+                    leaders[name] = led(leases, relay_lease(name))
                     stores[name] = store
-                    leaders |= {s.name: s for s in await _leases(runtime.stores[name], name)}
             except _UNREADABLE as error:
                 problems.append(f"the store of {name!r} cannot be read: {error}")
         projections = await _read_projections(runtime, stores, logs, clock, problems)
-    rows = tuple(
-        _log_row(name, status, sequences, leaders.get(relay_lease(name)))
-        for name, status in logs.items()
-    )
+    rows = tuple(_log_row(name, status, sequences, leaders[name]) for name, status in logs.items())
     problems += _too_late(rows, projections, lag_max_s)
     return Status(
         topology=runtime.topology,
@@ -140,17 +143,6 @@ async def read_status(runtime: Runtime, clock: Clock, *, lag_max_s: float = LAG_
         logs=rows,
         projections=projections,
     )
-
-
-async def _leases(url: str, service: str) -> Sequence[LeaseStatus]:
-    """Return the leases beside a store; none where no relay has ever been."""
-    try:
-        async with open_leases(url, service=service, migrate=False) as leases:
-            return await leases.leases()
-    except KernelError as error:
-        if error.code == "schema-missing":
-            return ()
-        raise
 
 
 async def _read_projections(
@@ -168,13 +160,28 @@ async def _read_projections(
                 open_views(runtime.stores[name], service=name, migrate=False) as views,
             ):
                 parked = {(c.projection, c.log): c for c in await parked_counts(views)}
+                leases = await read_leases(runtime.stores[name], name)
                 for projection, log, checkpoint in await views.checkpoints():
                     of = (log, logs.get(log), stores.get(log))
                     row = await _projection_row(projection, of, checkpoint, clock)
-                    rows.append(_with_parked(row, parked.get((projection, log)), clock))
+                    row = _with_parked(row, parked.get((projection, log)), clock)
+                    owner = led(leases, projection_lease(projection, log))
+                    owned = {"owner": owner.holder, "ownerless_s": _rounded(owner.since_s)}
+                    rows.append(row.model_copy(update=owned))
         except _UNREADABLE as error:
             problems.append(f"the read models of {name!r} cannot be read: {error}")
     return tuple(rows)
+
+
+async def read_leases(url: str, service: str) -> Sequence[LeaseStatus]:
+    """Return the leases on what `service` owns: none where nobody ever took one."""
+    try:
+        async with open_leases(url, service=service, migrate=False) as leases:
+            return await leases.leases()
+    except Unavailable as error:
+        if error.code == "schema-missing":
+            return ()
+        raise
 
 
 async def _projection_row(
@@ -200,6 +207,7 @@ async def _projection_row(
         checkpoint=checkpoint.offset,
         lag_events=lag.events,
         lag_s=round(lag.seconds, 3),
+        diverged=await divergence(store, checkpoint),
     )
 
 
@@ -212,9 +220,8 @@ def _with_parked(row: ProjectionRow, count: ParkedCount | None, clock: Clock) ->
 
 
 def _log_row(
-    name: str, status: LogStatus, sequences: Mapping[str, int] | None, lease: LeaseStatus | None
+    name: str, status: LogStatus, sequences: Mapping[str, int] | None, leader: Led
 ) -> LogRow:
-    leader = lease.holder if lease else None
     return LogRow(
         log=name,
         committed=status.committed,
@@ -223,9 +230,13 @@ def _log_row(
         oldest_waiting_s=round(status.oldest_waiting_s, 3),
         stream=event_stream(name),
         stream_last_sequence=None if sequences is None else sequences.get(name, 0),
-        leader=leader,
-        leaderless_s=None if leader or not lease else round(max(0.0, -lease.expires_in_s), 3),
+        leader=leader.holder,
+        leaderless_s=_rounded(leader.since_s),
     )
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 3)
 
 
 def _too_late(
@@ -252,6 +263,18 @@ def _too_late(
         f"the projection {row.projection!r} is {row.lag_s:.1f} s behind"
         for row in projections
         if row.lag_s is not None and row.lag_s > lag_max_s
+    ]
+    late += [
+        f"the projection {row.projection!r} has no owner for {row.ownerless_s:.1f} s: no projector"
+        " that can do its work is running; see docs/runbooks/projector.md"
+        for row in projections
+        if row.ownerless_s is not None and row.ownerless_s > LEADERLESS_MAX_S
+    ]
+    late += [
+        f"the projection {row.projection!r} is of a log that was lost: {row.diverged};"
+        f" `flotilla rebuild {row.projection}`, see docs/runbooks/restore.md"
+        for row in projections
+        if row.diverged
     ]
     late += [
         f"the projection {row.projection!r} has parked {row.parked_events} event(s) of"

@@ -3,21 +3,17 @@
 Any number of replicas may run. Which one relays a log is decided by a lease in the log's own store;
 that nothing is published twice is decided by the broker, whoever believes to lead (`relay.py`).
 
-How logs spread over replicas: everybody tries for every log, and waits `HESITATION_S` longer for each
-log that it leads already, so that whoever has less to do is first. Nobody ever gives up a log that it
-leads just to share: a replica that comes later gets its logs when others stop or fail.
+How logs spread over replicas is in `flotilla.replica`.
 """
 
-import os
-import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 
 from nats.aio.client import Client
 
-from flotilla import Bindings, Health, Lag, Leadership, Lease, LeaseStore, Outbox, Running
-from flotilla.background import Background, Work, background
+from flotilla import Bindings, Health, Lag, Leadership, LeaseStore, Outbox, Running
+from flotilla.background import Background, background
 from flotilla.doorbell import Ear
 from flotilla.health import serve_health
 from flotilla.metrics import (
@@ -29,6 +25,7 @@ from flotilla.metrics import (
     RELAY_HANDSHAKES,
 )
 from flotilla.nats import connected
+from flotilla.replica import Replica, led, this_process
 from flotilla.settings import StartRefused
 from flotilla.stores import open_leases, open_store
 from flotilla.stores.storable import MESSAGE_BYTES_MAX
@@ -44,10 +41,6 @@ from svc_outbox_relay.traced import TracedLogStream
 NAME = "svc-outbox-relay"
 SERVICE = "outbox-relay"
 SHOW_EVERY_S = 2.0
-HESITATION_S, HESITATION_MAX_S = 0.2, 0.6
-"""For each log that is led already, and at most: a take-over stays within five seconds."""
-LEADERLESS_MAX_S = 5.0
-"""How long a log may be without a leader before that is a trouble: longer than a take-over takes."""
 PRUNE_EVERY_S = 30.0
 PRUNE_ENTRIES_MAX = 5000
 
@@ -57,31 +50,21 @@ async def compose(bindings: Bindings) -> AsyncIterator[Running]:
     """Run the candidates while the block runs."""
     settings = Settings.read()
     clock, chance = bindings.clock, bindings.chance
-    holder = f"{socket.gethostname()}:{os.getpid()}:{bindings.ids()}"
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
         nats = await enter(connected(bindings.nats_url, name=NAME))
         check_max_payload(nats)
         logs: dict[str, tuple[Outbox, LeaseStore]] = {}
         relays: list[Background] = []
-        led: set[str] = set()
+        replica = Replica(this_process(bindings.ids), clock, chance, able=lambda: nats.is_connected)
         for log in bindings.logs:
             outbox = await enter(open_store(bindings.stores[log], service=log))
             leases = await enter(open_leases(bindings.stores[log], service=log))
             logs[log] = outbox, leases
             ear = await enter(Ear.at(nats, doorbell_subject(log)))
-            leadership = Leadership(
-                leases,
-                relay_lease(log),
-                holder,
-                clock,
-                chance,
-                able=lambda: nats.is_connected,
-                hesitation_s=lambda: min(HESITATION_MAX_S, HESITATION_S * len(led)),
-            )
+            leadership = replica.candidate(leases, relay_lease(log))
             relay = _relay(log, outbox, nats, settings, leads=partial(_trusted, leadership))
-            relaying = partial(keep_relaying, relay, ear, settings)
-            work = partial(keep_leading, leadership, led, relaying)
+            work = replica.leading(leadership, partial(keep_relaying, relay, ear, settings))
             relays.append(await enter(background(f"relay.{log}", work, clock=clock, chance=chance)))
 
         async def show(_: Background) -> None:
@@ -95,7 +78,7 @@ async def compose(bindings: Bindings) -> AsyncIterator[Running]:
         async def prune(_: Background) -> None:
             await clock.sleep(PRUNE_EVERY_S)
             for log, (outbox, _leases) in logs.items():
-                if relay_lease(log) in led:
+                if relay_lease(log) in replica.leads:
                     keep_s = settings.ledger_keep_s
                     await outbox.prune(older_than_s=keep_s, limit=PRUNE_ENTRIES_MAX)
 
@@ -114,22 +97,6 @@ def check_max_payload(nats: Client) -> None:
             f"the NATS server takes messages of {nats.max_payload} bytes, and committed events have up"
             f" to {MESSAGE_BYTES_MAX}: set max_payload of the server to at least that (default: 1MB)",
         )
-
-
-async def keep_leading(
-    leadership: Leadership, led: set[str], relaying: Work, shown: Background
-) -> None:
-    """Stand by, and relay while we lead; whoever runs this runs it again."""
-
-    async def work(lease: Lease) -> None:
-        led.add(lease.name)
-        try:
-            await relaying(shown)
-        finally:
-            led.discard(lease.name)
-
-    leadership.standing_by = shown.recovered
-    await leadership.lead(work)
 
 
 async def keep_relaying(relay: Relay, ear: Ear, settings: Settings, shown: Background) -> None:
@@ -165,11 +132,10 @@ async def _look(
         LOG_LAST_OFFSET.labels(log).set(status.offset)
         LOG_WAITING_EVENTS.labels(log).set(status.waiting)
         LOG_OLDEST_WAITING_SECONDS.labels(log).set(status.oldest_waiting_s)
-        found = [s for s in await leases.leases() if s.name == relay_lease(log)]
-        LOG_LEADER.labels(log).set(sum(s.holder is not None for s in found))
-        since_s = max((-s.expires_in_s for s in found), default=0.0)
-        if since_s > LEADERLESS_MAX_S:
-            leaderless.append(f"the log {log!r} has had no leader for {since_s:.0f} s")
+        leader = led(await leases.leases(), relay_lease(log))
+        LOG_LEADER.labels(log).set(leader.holder is not None)
+        if leader.is_missed:
+            leaderless.append(f"the log {log!r} has had no leader for {leader.since_s:.0f} s")
     return lag, leaderless
 
 

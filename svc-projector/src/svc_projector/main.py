@@ -1,8 +1,15 @@
-"""Composition root: the read models, and the queries on them."""
+"""Composition root: the read models, and the queries on them.
+
+Any number of replicas may run, and all of them answer. Which one folds a projection is decided by a
+lease beside its view; that nothing is folded twice is decided by the checkpoint, whoever believes to
+own it (`projector.py`). Orders about what is parked are safe on every replica: they hold the checkpoint.
+"""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
+
+from nats.aio.client import Client
 
 from flotilla import (
     Bindings,
@@ -10,6 +17,7 @@ from flotilla import (
     Clock,
     Handler,
     Health,
+    LeaseStore,
     Outbox,
     Projection,
     Running,
@@ -19,10 +27,12 @@ from flotilla.background import Background, background
 from flotilla.health import serve_health
 from flotilla.nats import connected
 from flotilla.observe import observed
-from flotilla.stores import open_store, open_views
+from flotilla.replica import Replica, this_process
+from flotilla.stores import open_leases, open_store, open_views
 from flotilla_contracts.counter import GetCounter, GetTenantTotals, ListActivity, ListCounters
 from flotilla_contracts.health import health_subject
 from flotilla_contracts.parked import retry_subject
+from flotilla_contracts.wire import projection_lease
 from svc_projector.counters import CounterView
 from svc_projector.projector import Projector
 from svc_projector.queries import CounterQueries, answer_activity, answer_totals
@@ -59,31 +69,25 @@ async def compose(bindings: Bindings) -> AsyncIterator[Running]:
             for projection in folded
         ]
         nats = await enter(connected(bindings.nats_url, name=NAME))
+        holder, able = this_process(bindings.ids), lambda: nats.is_connected
+        replica = Replica(holder, clock, bindings.chance, able)
+        leases = await enter(open_leases(bindings.stores[SERVICE], service=SERVICE))
         running = [
-            RunningProjection(
-                projector,
-                await enter(
-                    background(
-                        f"projection.{projector.projection.name}",
-                        partial(keep_projecting, projector, nats, settings.batch_events_max),
-                        clock=clock,
-                        chance=bindings.chance,
-                    )
-                ),
-            )
+            await enter(_running(projector, nats, replica, leases, settings))
             for projector in projectors
         ]
         await _serve(bus, views, projectors, settings.wait_max_s)
 
         async def health() -> Health:
-            return await health_of(running, views, clock)
+            return await health_of(running, views, await leases.leases(), clock)
 
         async def show(_: Background) -> None:
             await health()
             await show_life(running, views, clock)
-            for projector in projectors:  # what was not read is not pruned from the ledger
-                reader = f"projection:{SERVICE}:{projector.projection.name}"
-                await projector.source.read_by(reader, projector.checkpoint.offset)
+            for one in running:
+                if one.is_owned:  # what was not read is not pruned from the ledger
+                    reader = f"projection:{SERVICE}:{one.projector.projection.name}"
+                    await one.projector.source.read_by(reader, one.projector.checkpoint.offset)
             await clock.sleep(SHOW_EVERY_S)
 
         await enter(background("projection.show", show, clock=clock, chance=bindings.chance))
@@ -106,6 +110,21 @@ async def _begun(
     )
     await projector.begin()
     return projector
+
+
+@asynccontextmanager
+async def _running(
+    projector: Projector, nats: Client, replica: Replica, leases: LeaseStore, settings: Settings
+) -> AsyncIterator[RunningProjection]:
+    """Fold a projection while this replica owns it; stand by otherwise."""
+    of = projector.projection
+    lease = projection_lease(of.name, of.log)
+    fold = partial(keep_projecting, projector, nats, settings.batch_events_max)
+    work = replica.leading(replica.candidate(leases, lease), fold)
+    async with background(
+        f"projection.{of.name}", work, clock=replica.clock, chance=replica.chance
+    ) as shown:
+        yield RunningProjection(projector, shown, lease, replica.leads)
 
 
 async def _serve(

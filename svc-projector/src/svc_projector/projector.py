@@ -33,6 +33,7 @@ from flotilla import (
     Unavailable,
     ViewStore,
 )
+from flotilla.divergence import begin_at
 from flotilla.outbox import START, as_log_event
 from flotilla.parking import PARKED_MAX, Parking
 
@@ -65,16 +66,15 @@ class Projector:
 
     async def begin(self) -> None:
         """Make sure that there is a checkpoint: one that never moved is told from one that is not."""
-        name, log = self.projection.name, self.projection.log
-        if (await self.views.checkpoint(name, log)).offset == START:
+        of, begun = self.projection, (START, Checkpoint(START))
+        if (await self.views.checkpoint(of.name, of.log)).offset == START:
             with suppress(Fenced):  # another instance was faster
-                await self.views.advance(
-                    name, log, (START, Checkpoint(START)), lambda _: asyncio.sleep(0)
-                )
+                await self.views.advance(of.name, of.log, begun, lambda _: asyncio.sleep(0))
 
     async def start(self) -> Offset:
-        """Return where to go on: the checkpoint in the database."""
-        self.checkpoint = await self.views.checkpoint(self.projection.name, self.projection.log)
+        """Return where to go on: the checkpoint in the database. Raises `Diverged`."""
+        self.recorded = await self.source.last_offset()  # of a restored store: less than before
+        self.checkpoint = await begin_at(self.projection, self.views, self.source)
         await self.parking.load()
         return self.checkpoint.offset
 
@@ -101,10 +101,9 @@ class Projector:
             await self._apply(run)
 
     async def _check_fence(self) -> None:
-        name, log = self.projection.name, self.projection.log
-        found = (await self.views.checkpoint(name, log)).offset
-        if found != self.checkpoint.offset:
-            raise Fenced(f"{name}: the checkpoint in {log} is at {found} now")
+        of = self.projection
+        if (at := (await self.views.checkpoint(of.name, of.log)).offset) != self.checkpoint.offset:
+            raise Fenced(f"{of.name}: the checkpoint in {of.log} is at {at} now")
 
     async def _until_recorded(self, upto: Offset) -> None:
         """Return when the ledger has `upto`."""

@@ -1,12 +1,13 @@
 """A projection that runs: following its log, saying how it is, taking orders about what is parked."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import aclosing
 from dataclasses import dataclass
 
 from nats.aio.client import Client
 
-from flotilla import Answer, Clock, Health, Lag, LogEvent, Rejected, Request, ViewStore
+from flotilla import Answer, Clock, Health, Lag, LeaseStatus, LogEvent, Rejected, Request, ViewStore
 from flotilla.background import Background
 from flotilla.commands import parse
 from flotilla.heartbeat import Heartbeat, beat
@@ -15,11 +16,13 @@ from flotilla.metrics import (
     PROJECTION_EVENTS,
     PROJECTION_LAG_EVENTS,
     PROJECTION_LAG_SECONDS,
+    PROJECTION_OWNER,
     PROJECTION_PARKED_EVENTS,
     PROJECTION_PARKED_OLDEST_SECONDS,
 )
 from flotilla.parked import parked_counts
 from flotilla.parking import Parking
+from flotilla.replica import led
 from flotilla.telemetry import mark
 from flotilla_contracts.parked import RetriedReply, RetryParked
 from svc_projector.log_reader import LogReader
@@ -30,10 +33,18 @@ NOBODY = Lag(0, 0.0)
 
 @dataclass(frozen=True, slots=True)
 class RunningProjection:
-    """A projector, and the work that drives it."""
+    """A projector, the work that drives it, and the lease without which it stands by."""
 
     projector: Projector
     work: Background
+    lease: str
+    leads: AbstractSet[str]
+    """The leases that this replica has."""
+
+    @property
+    def is_owned(self) -> bool:
+        """Whether this replica is the one that folds it."""
+        return self.lease in self.leads
 
 
 async def keep_projecting(
@@ -54,9 +65,15 @@ def applied(name: str, batch: Sequence[LogEvent]) -> None:
     mark(f"project.{name}", (event.traceparent for event in batch))
 
 
-async def health_of(running: Iterable[RunningProjection], views: ViewStore, clock: Clock) -> Health:
+async def health_of(
+    running: Iterable[RunningProjection],
+    views: ViewStore,
+    leases: Sequence[LeaseStatus],
+    clock: Clock,
+) -> Health:
     """Return what is missing, and how far each projection is behind: `projection.<name>`.
 
+    Whoever stands by is as well as the one who owns: it answers from the same view.
     Parked events are told as `parked.<name>`, and do not make it unready: it answers, and one event
     must not take every tenant's reads away. `flotilla status` and the metrics alarm.
     """
@@ -79,6 +96,10 @@ async def health_of(running: Iterable[RunningProjection], views: ViewStore, cloc
             lags[f"parked.{name}"] = aside
         if one.work.trouble:
             missing.append(one.work.trouble)
+        owner = led(leases, one.lease)
+        PROJECTION_OWNER.labels(name).set(owner.holder is not None)
+        if owner.is_missed:
+            missing.append(f"{name} has had no owner for {owner.since_s:.0f} s")
         if lag.seconds > projection.staleness_budget_s:
             missing.append(
                 f"{name} is {lag.seconds:.1f} s behind; {projection.staleness_budget_s} allowed"
@@ -96,12 +117,13 @@ async def _parked(views: ViewStore, clock: Clock) -> dict[tuple[str, str], Lag]:
 
 
 async def show_life(running: Iterable[RunningProjection], views: ViewStore, clock: Clock) -> None:
-    """Leave a sign of life of every projection where its view is."""
+    """Leave a sign of life of every projection that is owned here, or troubled, where its view is."""
     now = clock.now()
     beats = [
         Heartbeat(p.name, p.log, p.staleness_budget_s, now, one.work.trouble or "")
         for one in running
         for p in [one.projector.projection]
+        if one.is_owned or one.work.trouble
     ]
     await beat(views, beats)
 
