@@ -48,8 +48,14 @@ test-member-%: $(READY)
 test-worlds: $(READY)  ## Run 2,000 simulated worlds, and those in which a safeguard is missing.
 	@$(RUN)/python -m pytest -q simulation/tests
 
-test-fleet: $(READY)  ## Test the fleet from outside, on every topology.
-	@$(RUN)/python -m pytest tests
+test-fleet: $(READY)  ## Test the fleet from outside, on every topology, and drill its restore.
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target test-fleet-outside test-fleet-restore
+
+test-fleet-outside: $(READY)
+	@$(RUN)/python -m pytest tests --ignore tests/test_restore.py
+
+test-fleet-restore: $(READY)
+	@$(RUN)/python -m pytest tests/test_restore.py
 
 check: $(READY)  ## Format, lint, strict types, import contracts, generated files fresh and compatible.
 	@$(UV) lock --check

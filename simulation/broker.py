@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import lru_cache
+from urllib.parse import unquote
 
 from flotilla import LogEvent, Offset, Unavailable
 from flotilla.store import tenant_of
-from simulation.process import BEGINNING, Process, at_once
+from simulation.process import Process, at_once
 from svc_outbox_relay.log_stream import Message, PublishedMessage, WrongLastSequence
 from svc_outbox_relay.testing import MemoryLogStream, published
 
@@ -104,5 +106,13 @@ def _log_event(offset: int, message: Message) -> LogEvent:
         version,
         message.subject,
         message.payload,
-        BEGINNING,
+        _time_of(message),
     )
+
+
+def _time_of(message: Message) -> datetime:
+    """Return when the event was recorded, as its CloudEvent says."""
+    for line in message.headers.decode().splitlines():
+        if line.startswith("ce-time: "):
+            return datetime.fromisoformat(unquote(line.removeprefix("ce-time: ")))
+    raise ValueError(f"not an event: {message}")
