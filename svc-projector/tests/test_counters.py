@@ -30,8 +30,14 @@ AT = datetime(2026, 5, 17, 12, 0, 0, 123456, tzinfo=UTC)
 _tenants = count(1)
 
 
-ALL_RECORDED = Offset(10**9)
-"""A ledger was seen to have whatever is delivered: what is done when it has not is tested elsewhere."""
+ALL = Offset(10**9)
+
+
+class AllRecorded(MemoryStore):
+    """A ledger that has whatever is delivered: what is done when it has not is tested elsewhere."""
+
+    async def last_offset(self) -> Offset:
+        return ALL
 
 
 @pytest.fixture(params=["libsql", "postgres"])
@@ -55,12 +61,13 @@ class Log:
 
     def __init__(self, views: ViewStore) -> None:
         self.views = views
-        self.projector = Projector(CounterView(), views, MemoryStore(), recorded=ALL_RECORDED)
+        self.projector = Projector(CounterView(), views, AllRecorded())
         self.versions: dict[StreamId, int] = {}
 
     async def deliver(self, *events: tuple[str, CounterEvent] | str) -> None:
         """Deliver (tenant, event) pairs as one batch; a bare text is the type of a foreign event."""
         after = await self.projector.start()
+        self.projector.recorded = ALL
         batch = [
             self._log_event(Offset(after + n), *(("acme", e) if isinstance(e, str) else e))
             for n, e in enumerate(events, start=1)

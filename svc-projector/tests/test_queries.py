@@ -41,8 +41,14 @@ AT = datetime(2026, 5, 17, tzinfo=UTC)
 WAIT_MAX_S = 0.4
 
 
-ALL_RECORDED = Offset(10**9)
-"""A ledger was seen to have whatever is delivered: what is done when it has not is tested elsewhere."""
+ALL = Offset(10**9)
+
+
+class AllRecorded(MemoryStore):
+    """A ledger that has whatever is delivered: what is done when it has not is tested elsewhere."""
+
+    async def last_offset(self) -> Offset:
+        return ALL
 
 
 @dataclass
@@ -55,6 +61,7 @@ class World:
     async def count(self, name: str, *values: int, tenant: str = "acme") -> None:
         """Let a counter's next events say that it stands at these values, one after the other."""
         after = await self.projector.start()
+        self.projector.recorded = ALL
         stream = StreamId(f"{tenant}/counter/{name}")
         found = await self.projector.views.fetch(
             "select version from counter_view where tenant = $1 and counter_id = $2", tenant, name
@@ -104,7 +111,7 @@ async def a_world(folder: Path, wait_max_s: float = WAIT_MAX_S) -> AsyncIterator
     view = CounterView()
     async with LibsqlViews.open(f"libsql://{folder}/views.db", service="projector") as views:
         await views.migrate(view.name, view.tables)
-        world = World(Projector(view, views, MemoryStore(), recorded=ALL_RECORDED), LocalBus())
+        world = World(Projector(view, views, AllRecorded()), LocalBus())
         handlers = CounterQueries(views, world.projector, wait_max_s)
         await world.bus.serve(GetCounter.subject, handlers.get)
         await world.bus.serve(ListCounters.subject, handlers.list)

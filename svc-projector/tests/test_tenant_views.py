@@ -33,8 +33,14 @@ AT = datetime(2026, 5, 17, 12, 0, 0, 123456, tzinfo=UTC)
 POISON = b'{"counter_id": "b", "by": "many", "value": 1}'
 
 
-ALL_RECORDED = Offset(10**9)
-"""A ledger was seen to have whatever is delivered: what is done when it has not is tested elsewhere."""
+ALL = Offset(10**9)
+
+
+class AllRecorded(MemoryStore):
+    """A ledger that has whatever is delivered: what is done when it has not is tested elsewhere."""
+
+    async def last_offset(self) -> Offset:
+        return ALL
 
 
 @pytest.fixture(params=["libsql", "postgres"])
@@ -87,9 +93,10 @@ async def project(
 ) -> Projector:
     """Deliver batches to a process that has just started."""
     await views.migrate(projection.name, projection.tables)
-    projector = Projector(projection, views, MemoryStore(), recorded=ALL_RECORDED)
+    projector = Projector(projection, views, AllRecorded())
     await projector.begin()
     await projector.start()
+    projector.recorded = ALL
     for batch in batches:
         await projector.project(batch)
     return projector
