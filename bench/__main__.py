@@ -53,7 +53,7 @@ projector: 200,000 events folded into the counter view, beside the plainest loop
 of `eventsourcing` and a FastStream handler; from a caller's answer to the view at 1,000 commands/s.
 """
 EPILOG = f"""examples:
-  python -m bench                           everything, 5 s a stretch, 3 rounds: about 25 minutes
+  python -m bench                           everything, 5 s a stretch, 3 rounds (at 2 s: ten minutes)
   python -m bench --only commands --seconds 3
   python -m bench --save-baseline           and keep its ratios in bench/baseline.json
   python -m bench --compare --seconds 2     only ratios; status 1 when one fell too far ({FALL_MAX:.0%})

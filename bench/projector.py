@@ -10,10 +10,11 @@ from time import perf_counter
 
 from bench import latency, projection_peers
 from bench.backlog import Ledger, make_backlog
+from bench.figures import Figures
 from bench.measure import Sample
 from bench.ours import bindings
 from bench.servers import Servers
-from bench.suite import Figures, Samples, Tell, medians
+from bench.suite import Samples, Tell, medians
 from flotilla import LogEvent, SystemClock
 from flotilla.background import Background
 from flotilla.buses.local import LocalBus

@@ -2,23 +2,22 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
 from pathlib import Path
 from time import perf_counter
 
-from nats.aio.client import Client
 from nats.js.api import StreamConfig
 
 from bench import latency
 from bench.backlog import Ledger, make_backlog
+from bench.figures import Figures
 from bench.measure import Sample
 from bench.ours import bindings
 from bench.servers import Servers, announced
-from bench.suite import Figures, Samples, Tell, medians
+from bench.suite import Samples, Tell, medians
 from flotilla import Offset
 from flotilla.buses.local import LocalBus
 from flotilla.embedded import run_nats
@@ -199,11 +198,5 @@ def _cpu_s(pid: int) -> float:
 
 async def forget(nats_url: str, log: str) -> None:
     """Delete the stream of `log`: its disk space is the next one's."""
-    async with _client(nats_url) as nats:
-        await nats.jetstream().delete_stream(event_stream(log))
-
-
-@asynccontextmanager
-async def _client(nats_url: str) -> AsyncIterator[Client]:
     async with connected(nats_url, name="bench") as nats:
-        yield nats
+        await nats.jetstream().delete_stream(event_stream(log))

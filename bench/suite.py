@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping
 
 from bench.measure import Sample, median_of
 
-Figures = dict[str, float]
 Samples = dict[str, list[Sample]]
 Tell = Callable[[str], None]
 """Say what is measured next."""

@@ -62,7 +62,8 @@ _UNTRACED = nullcontext(trace.INVALID_SPAN)
 about: ContextVar[Mapping[str, str]] = ContextVar("flotilla_about")
 """What every line logged in this context is about: a request's tenant and correlation id.
 
-One variable, since it is set for every request: structlog's own are one a name, and cost ten times more.
+One variable, since it is set for every request: structlog's own are one a name, and
+cost seven times more.
 """
 
 

@@ -87,7 +87,7 @@ async def opened(
             f"nobody here publishes {projection.log!r}, which {projection.name} folds",
         )
     async with (
-        open_store(runtime.stores[projection.log], service=projection.log) as store,
+        open_store(runtime.stores[projection.log], service=projection.log, migrate=False) as store,
         open_shadows(
             runtime.stores[found.service],
             service=found.service,

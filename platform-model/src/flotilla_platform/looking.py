@@ -88,7 +88,7 @@ async def look(runtime: Runtime, projection: str, clock: Clock) -> Sequence[Fact
         try:
             async with AsyncExitStack() as stack:
                 async with asyncio.timeout(_STORE_TIMEOUT_S):
-                    opened = open_views(runtime.stores[service], service=service)
+                    opened = open_views(runtime.stores[service], service=service, migrate=False)
                     views = await stack.enter_async_context(opened)
                     begun = await views.checkpoints()
                 known += [name for name, _, _ in begun]
@@ -125,7 +125,7 @@ async def _look(
     try:
         async with AsyncExitStack() as stack:
             async with asyncio.timeout(_STORE_TIMEOUT_S):
-                opened = open_store(runtime.stores[log], service=log)
+                opened = open_store(runtime.stores[log], service=log, migrate=False)
                 source = await stack.enter_async_context(opened)
             return await _watch(facts, views, source, clock)
     except _UNREADABLE as error:
