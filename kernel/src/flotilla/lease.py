@@ -126,7 +126,7 @@ class Leadership:
         Raises what `work` raises, and `Unavailable` when the store does not answer.
         """
         lease = await self._win()
-        log.info("lease.acquired", lease=lease.name, token=lease.token)
+        log.info("lease.acquired", lease=lease.name, fencing=lease.token)
         working = asyncio.ensure_future(work(lease))
         watching = [asyncio.create_task(self._renew(lease)), asyncio.create_task(self._expire())]
         try:
@@ -136,7 +136,7 @@ class Leadership:
             for task in (working, *watching):
                 task.cancel()
             _, still = await asyncio.wait([working, *watching], timeout=STOP_TIMEOUT_S)
-            log.info("lease.given_up", lease=lease.name, token=lease.token)
+            log.info("lease.given_up", lease=lease.name, fencing=lease.token)
             if not still:  # else it is not over: the lease ends when its time has come
                 await self._release(lease)
         for task in (working, *watching):
