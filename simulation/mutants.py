@@ -17,18 +17,17 @@ from flotilla import (
     ViewSession,
 )
 from simulation.views import MemoryViews
-from svc_outbox_relay.relay import Batch, Relay
+from svc_outbox_relay.relay import Batch, Published, Relay
 from svc_projector.projector import Projector
 
 
 class RecordsBeforeItPublishes(Relay):
     """The ledger says what is not on the stream yet."""
 
-    async def _publish(self, batch: Batch, last: Offset, recording: int) -> None:
-        if batch.messages:
-            pairs = enumerate(batch.positions, last + 1)
-            await self.outbox.record([(p, Offset(o)) for o, p in pairs])
-        await super()._publish(batch, last, recording)
+    async def _publish(self, batch: Batch, published: Published) -> None:
+        pairs = enumerate(batch.positions, published.last + 1)
+        await self.outbox.record([(p, Offset(o)) for o, p in pairs])
+        await super()._publish(batch, published)
 
 
 class NeverReadsBack(Relay):
@@ -42,14 +41,16 @@ class NeverReadsBack(Relay):
 class TrustsNobodyElse(Relay):
     """Publishes without asking whether it still leads, or whether the ledger moved on."""
 
-    async def _publish(self, batch: Batch, last: Offset, recording: int) -> None:  # noqa: ARG002 - as the real one
-        if batch.messages:
-            await self.stream.publish(batch.messages, after=last)
+    async def _publish(self, batch: Batch, published: Published) -> None:
+        await self.stream.publish(batch.messages, after=published.last)
+        published.add(batch)
 
-    async def _record(self, batch: Batch, last: Offset) -> None:
-        if batch.messages:
-            first = last + 1 - len(batch.positions)
-            await self.outbox.record([(p, Offset(o)) for o, p in enumerate(batch.positions, first)])
+    async def _record(self, published: Published) -> None:
+        positions = published.positions[:]
+        published.recording = len(positions)
+        first = published.last + 1 - len(positions)
+        await self.outbox.record([(p, Offset(o)) for o, p in enumerate(positions, first)])
+        published.drop()
 
 
 @dataclass(slots=True)

@@ -142,8 +142,10 @@ class _Doorbell:
     def __init__(self, process: Process, rng: random.Random) -> None:
         self._process, self._rng = process, rng
 
-    async def hear(self, *, timeout_s: float) -> None:
-        await self._process.sleep(timeout_s * self._rng.choice([0.1, 1, 1]))
+    async def hear(self, *, timeout_s: float) -> bool:
+        share = self._rng.choice([0.1, 1, 1])
+        await self._process.sleep(timeout_s * share)
+        return share < 1
 
 
 SETTINGS = Settings(poll_min_s=0.05, poll_max_s=0.8, batch_messages_max=BATCH_MAX)

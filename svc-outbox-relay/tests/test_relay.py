@@ -17,7 +17,7 @@ from flotilla.stores.memory import MemoryStore
 from flotilla.testing import new_event
 from svc_outbox_relay.log_stream import LogStream, Message, PublishedMessage, WrongLastSequence
 from svc_outbox_relay.main import keep_relaying
-from svc_outbox_relay.relay import Batch, Relay
+from svc_outbox_relay.relay import Batch, Published, Relay
 from svc_outbox_relay.settings import Settings
 from svc_outbox_relay.testing import LOG, MemoryLogStream, a_message, message_of
 
@@ -115,9 +115,10 @@ async def test_a_stream_that_was_lost_is_noticed_while_nothing_waits() -> None:
     """Else its readers would wait for the next event: on a silent log for ever."""
 
     class Ear:
-        async def hear(self, *, timeout_s: float) -> None:
+        async def hear(self, *, timeout_s: float) -> bool:
             assert timeout_s > 0
             stream.messages.clear()
+            return False
 
     store, stream = MemoryStore(), MemoryLogStream()
     await commit(store, 7)
@@ -211,7 +212,7 @@ async def test_a_stream_that_shrinks_while_it_is_read_back_is_looked_at_again() 
     stream.forgets = True
     relay = a_relay(store, stream)
 
-    with pytest.raises(WrongLastSequence, match="not standing still"):
+    with pytest.raises(WrongLastSequence, match="lost what it had after"):
         await relay.handshake()
 
     await relay.relay(await relay.handshake())
@@ -271,18 +272,20 @@ class Shrinking(MemoryLogStream):
         return last
 
 
-async def test_the_next_batch_is_published_while_one_is_being_recorded() -> None:
-    """And never more than that: the one after next waits."""
+class SlowLedger(MemoryStore):
+    """Records when it is let."""
 
-    class SlowLedger(MemoryStore):
-        def __init__(self) -> None:
-            super().__init__()
-            self.may_record = asyncio.Event()
+    def __init__(self) -> None:
+        super().__init__()
+        self.recording, self.may_record = asyncio.Event(), asyncio.Event()
 
-        async def record(self, offsets: Sequence[tuple[int, Offset]]) -> None:
-            await self.may_record.wait()
-            await super().record(offsets)
+    async def record(self, offsets: Sequence[tuple[int, Offset]]) -> None:
+        self.recording.set()
+        await self.may_record.wait()
+        await super().record(offsets)
 
+
+async def test_what_is_published_and_not_recorded_is_two_batches_at_most() -> None:
     store, stream = SlowLedger(), MemoryLogStream()
     await commit(store, 12)
     relay = a_relay(store, stream)
@@ -296,6 +299,24 @@ async def test_the_next_batch_is_published_while_one_is_being_recorded() -> None
         assert (6, 0) == (len(stream.messages), await store.last_offset())
         store.may_record.set()
         assert 12 == await work
+    await exact_copy(store, stream)
+
+
+async def test_an_event_does_not_wait_until_the_one_before_it_is_recorded() -> None:
+    store, stream = SlowLedger(), MemoryLogStream()
+    await commit(store, 1)
+    relay = a_relay(store, stream)
+
+    async with asyncio.timeout(5):
+        work = asyncio.create_task(relay.relay(await relay.handshake()))
+        await store.recording.wait()
+        await commit(store, 1)
+        relay.rang.set()
+        while len(stream.messages) < 2:
+            await asyncio.sleep(0)
+        assert 0 == await store.last_offset()
+        store.may_record.set()
+        assert 2 == await work
     await exact_copy(store, stream)
 
 
@@ -534,11 +555,10 @@ async def test_whatever_happens_the_copy_is_exact_in_the_end(seed: int) -> None:
 
 
 class MarksBeforeItPublishes(Relay):
-    async def _publish(self, batch: Batch, last: Offset, recording: int) -> None:
-        if batch.messages:
-            offsets = enumerate(batch.positions, last + 1)
-            await self.outbox.record([(p, Offset(o)) for o, p in offsets])
-        await super()._publish(batch, last, recording)
+    async def _publish(self, batch: Batch, published: Published) -> None:
+        offsets = enumerate(batch.positions, published.last + 1)
+        await self.outbox.record([(p, Offset(o)) for o, p in offsets])
+        await super()._publish(batch, published)
 
 
 class NeverRecordsWhatWasOnItsWay(Relay):
@@ -547,8 +567,8 @@ class NeverRecordsWhatWasOnItsWay(Relay):
 
 
 class ReadsWhatIsOnItsWayAgain(Relay):
-    async def _read(self, *_on_their_way: Batch) -> Batch:
-        return await super()._read()
+    async def _read(self, but: Sequence[int]) -> Batch:
+        return await super()._read(but[:0])
 
 
 @pytest.mark.parametrize(

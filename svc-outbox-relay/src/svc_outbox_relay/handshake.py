@@ -71,7 +71,9 @@ class Handshake:
         """Record what was published and not recorded."""
         while recorded < published:
             messages = await self.stream.read(after=recorded, limit=self.batch_messages_max)
-            if not messages or messages[0].offset != recorded + 1:
+            if not messages:
+                raise WrongLastSequence(f"{self.log}: the stream lost what it had after {recorded}")
+            if messages[0].offset != recorded + 1:
                 raise Corrupt(
                     f"{self.log}: the stream lost message {recorded + 1} before its ledger"
                 )

@@ -6,7 +6,7 @@ that nothing is published twice is decided by the broker, whoever believes to le
 How logs spread over replicas is in `flotilla.replica`.
 """
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 
@@ -63,7 +63,17 @@ async def compose(bindings: Bindings) -> AsyncIterator[Running]:
             logs[log] = outbox, leases
             ear = await enter(Ear.at(nats, doorbell_subject(log)))
             leadership = replica.candidate(leases, relay_lease(log))
-            relay = _relay(log, outbox, nats, settings, leads=partial(_trusted, leadership))
+            relay = Relay(
+                log,
+                outbox,
+                TracedLogStream(JetStreamLog(nats, log)),
+                cloud_events(log),
+                on_handshake=partial(_count_handshake, log),
+                on_recorded=RELAY_EVENTS.labels(log).inc,
+                leads=partial(_trusted, leadership),
+                rang=ear.rang,
+                batch_messages_max=settings.batch_messages_max,
+            )
             work = replica.leading(leadership, partial(keep_relaying, relay, ear, settings))
             relays.append(await enter(background(f"relay.{log}", work, clock=clock, chance=chance)))
 
@@ -108,11 +118,11 @@ async def keep_relaying(relay: Relay, ear: Ear, settings: Settings, shown: Backg
         before, last = last, await relay.relay(last)
         if last > before:
             pause_s = settings.poll_min_s
-            RELAY_EVENTS.labels(relay.log).inc(last - before)
+            continue
+        if await ear.hear(timeout_s=pause_s):
             continue
         if await relay.stream.last_sequence() != last:  # nobody would notice before the next event
             raise WrongLastSequence(f"{relay.log}: the stream does not end at {last} any more")
-        await ear.hear(timeout_s=pause_s)
         pause_s = min(settings.poll_max_s, pause_s * 2)
 
 
@@ -139,15 +149,5 @@ async def _look(
     return lag, leaderless
 
 
-def _relay(
-    log: str, outbox: Outbox, nats: Client, settings: Settings, *, leads: Callable[[], bool]
-) -> Relay:
-    return Relay(
-        log,
-        outbox,
-        TracedLogStream(JetStreamLog(nats, log)),
-        cloud_events(log),
-        on_handshake=lambda case: RELAY_HANDSHAKES.labels(log, case).inc(),
-        leads=leads,
-        batch_messages_max=settings.batch_messages_max,
-    )
+def _count_handshake(log: str, case: str) -> None:
+    RELAY_HANDSHAKES.labels(log, case).inc()
