@@ -180,7 +180,8 @@ def test_topologies(run: Run) -> None:
     assert "single (default)" in listed
     assert "Everything in one process, on a libSQL file per service" in listed
     found = json.loads(run("topologies", "--json").stdout)
-    assert [topology["name"] for topology in found["topologies"]] == ["single", "single-postgres"]
+    names = [topology["name"] for topology in found["topologies"]]
+    assert names == ["compose", "k3s", "single", "single-postgres", "vps"]
 
 
 def test_a_bug_is_one_line_and_with_debug_a_traceback(
