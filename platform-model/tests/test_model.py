@@ -281,7 +281,7 @@ def test_all_mistakes_are_told_and_none_twice(mistakes: Callable[..., list[str]]
         "services/counter.yaml:2:1",
         "services/counter.yaml:5:1",
         "deployables/fleet.yaml:3:21",
-        "topologies/single.yaml:4:32",
+        "topologies/single.yaml:4:33",
     ]
 
 
