@@ -275,7 +275,7 @@ WORKFLOW = [
     (
         "- name: first -> - name: first\n    depends_on: [second]",
         (
-            "10:17: these steps wait for each other: first → second → pause → seen → first; "
+            "10:17: these steps wait for each other: first → second → pause → agreed → first; "
             "remove one of them from a depends_on"
         ),
     ),
