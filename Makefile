@@ -66,14 +66,17 @@ check: $(READY)  ## Format, lint, strict types, import contracts, generated file
 	@$(RUN)/python -m flotilla_contracts.generate --check
 	@$(RUN)/python -m flotilla_contracts.compatibility
 	@$(RUN)/python -m svc_web_bff.openapi --check
+	@$(RUN)/flotilla model schema --check
+	@$(RUN)/flotilla model check
 
 format: $(READY)  ## Format and mend what can be mended.
 	@$(RUN)/ruff format .
 	@$(RUN)/ruff check --fix .
 
-generate: $(READY)  ## Write the generated contract files again.
+generate: $(READY)  ## Write the generated contract files and schemas of the model again.
 	@$(RUN)/python -m flotilla_contracts.generate
 	@$(RUN)/python -m svc_web_bff.openapi
+	@$(RUN)/flotilla model schema --write
 
 SEEDS ?= 10000
 .PHONY: simulate test-worlds

@@ -36,7 +36,7 @@ def write_model(tmp_path: Path) -> WriteModel:
 
     def write(*names: str, engine: str = "libsql", **entrypoints: str) -> Path:
         root = tmp_path / "model"
-        for folder in ("services", "topologies"):
+        for folder in ("services", "deployables", "resources", "topologies"):
             (root / folder).mkdir(parents=True, exist_ok=True)
         for name in names:
             entrypoint = entrypoints.get(name, f"tiny_services:{name.replace('-', '_')}")
@@ -46,11 +46,18 @@ def write_model(tmp_path: Path) -> WriteModel:
                 f"needs: {NEEDS.get(name, '[bus]')}\n"
                 + ("read_models: tiny_services:read_models\n" if name == "folds" else "")
             )
+        for name, server in (("store", engine), ("bus", "nats")):
+            (root / "resources" / f"{name}.yaml").write_text(
+                f"name: {name}\nsummary: A test's own.\nengine: {server}\nserver: embedded\n"
+            )
+        (root / "deployables" / "fleet.yaml").write_text(
+            f"name: fleet\nsummary: A test's own.\nservices: [{', '.join(names)}]\n"
+            + ("http_port: 8080\n" if "listens" in names else "")
+            + "state: embedded\n"
+        )
         (root / "topologies" / "single.yaml").write_text(
-            "name: single\nsummary: A test's own.\nkind: one-process\nresources:\n"
-            f"  store: {{ engine: {engine}, server: embedded }}\n"
-            "  bus: { engine: nats, server: embedded }\ndeployables:\n"
-            f"  - name: fleet\n    services: [{', '.join(names)}]\n"
+            "name: single\nsummary: A test's own.\nkind: one-process\n"
+            "resources: { store: store, bus: bus }\nplacements:\n  - { deployable: fleet }\n"
         )
         return root
 

@@ -1,5 +1,6 @@
 """The model: what is shipped is right; every mistake is named where it stands, with its cure."""
 
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 
 from flotilla_platform import reading
 from flotilla_platform.loading import ModelInvalid
+from flotilla_platform.model import KINDS
 from flotilla_platform.reading import find_model, read_platform
 
 SERVICE = """\
@@ -23,29 +25,53 @@ entrypoint: svc_web_bff.main:compose
 log: null
 needs: [bus, http]
 """
+FLEET = """\
+name: fleet
+summary: All of it.
+services: [counter, web-bff]
+http_port: 8080
+state: embedded
+"""
+FILES = """\
+name: files
+summary: Files.
+engine: libsql
+server: embedded
+"""
+NATS = """\
+name: nats
+summary: NATS.
+engine: nats
+server: embedded
+"""
 TOPOLOGY = """\
 name: single
 summary: One process.
 kind: one-process
-resources:
-  store: { engine: libsql, server: embedded }
-  bus: { engine: nats, server: embedded }
-deployables:
-  - name: fleet
-    services: [counter, web-bff]
+resources: { store: files, bus: nats }
+placements:
+  - { deployable: fleet }
 """
+FILES_OF = {
+    "services/counter": SERVICE,
+    "services/web-bff": BFF,
+    "deployables/fleet": FLEET,
+    "resources/files": FILES,
+    "resources/nats": NATS,
+    "topologies/single": TOPOLOGY,
+}
 
 
 @pytest.fixture
 def mistakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
+    """Read a small model in which some files are others, or more; return its mistakes."""
     monkeypatch.chdir(tmp_path)
 
-    def read(**files: str) -> list[str]:
-        texts = {"counter": SERVICE, "web-bff": BFF, "single": TOPOLOGY} | files
-        for name, text in texts.items():
-            folder = tmp_path / ("topologies" if name.startswith("single") else "services")
-            folder.mkdir(exist_ok=True)
-            (folder / f"{name}.yaml").write_text(text)
+    def read(files: dict[str, str]) -> list[str]:
+        for name, text in (FILES_OF | files).items():
+            file = tmp_path / f"{name}.yaml"
+            file.parent.mkdir(exist_ok=True)
+            file.write_text(text)
         with pytest.raises(ModelInvalid) as caught:
             read_platform(tmp_path)
         return str(caught.value).splitlines()
@@ -55,13 +81,16 @@ def mistakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., l
 
 def test_what_is_shipped_is_right() -> None:
     platform = read_platform(find_model())
-    assert list(platform.topologies) == ["single", "single-postgres"]
+    assert list(platform.topologies) == ["compose", "k3s", "single", "single-postgres", "vps"]
     assert set(platform.services) == {"counter", "outbox-relay", "projector", "web-bff"}
-    for topology in platform.topologies.values():
-        assert topology.services[-1] == "web-bff"
-    assert {t.name: t.resources.store.engine for t in platform.topologies.values()} == {
+    for layout in platform.layouts.values():
+        assert layout.services[-1] == "web-bff"
+    assert {name: one.resources.store.engine for name, one in platform.layouts.items()} == {
         "single": "libsql",
         "single-postgres": "postgres",
+        "vps": "postgres",
+        "compose": "postgres",
+        "k3s": "postgres",
     }
 
 
@@ -91,7 +120,7 @@ def test_a_wheel_carries_the_model_beside_the_code(
         (
             "[store, bus]",
             "[store, gpu]",
-            '5:16: "gpu" is unknown here; write one of: store, views, bus, http',
+            '5:16: "gpu" is unknown here; write one of: store, views, logs, bus, http',
         ),
         ("[store, bus]", "store", '5:8: needs: a list is expected, not "store"; write for example'),
         ("[store, bus]", "[store, bus, store]", "5:21: 'store' is here twice; remove one of them"),
@@ -141,73 +170,102 @@ def test_mistakes_in_a_service(
     mistakes: Callable[..., list[str]], old: str, new: str, told: str
 ) -> None:
     assert old in SERVICE
-    [line] = mistakes(counter=SERVICE.replace(old, new, 1))
+    [line] = mistakes({"services/counter": SERVICE.replace(old, new, 1)})
     assert line.startswith("services/counter.yaml:")
     assert told in line
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "told"),
+    ("file", "old", "new", "told"),
     [
-        ("counter,", "countr,", "9:16: there is no service 'countr'; did you mean 'counter'?"),
         (
+            "topologies/single",
+            "{ store: files, bus: nats }",
+            "{ store: files }",
+            "4:12: the key 'bus' is missing; write `bus: nats-embedded`",
+        ),
+        (
+            "topologies/single",
+            "store: files",
+            "stor: files",
+            "4:14: there is no key 'stor' here; did you mean 'store'?",
+        ),
+        (
+            "topologies/single",
+            "one-process",
+            "swarm",
+            '3:7: "swarm" is unknown here; write one of: one-process, processes, containers, kube',
+        ),
+        (
+            "topologies/single",
+            "\n  - { deployable: fleet }",
+            " []",
+            "5:13: placements: this must not be empty, not []; write for example",
+        ),
+        (
+            "topologies/single",
+            "deployable: fleet",
+            "deployable: fleat",
+            "6:19: there is no deployable 'fleat'; did you mean 'fleet'?",
+        ),
+        (
+            "topologies/single",
+            "fleet }",
+            "fleet, replicas: 0 }",
+            "6:36: replicas: at least 1 is expected, not 0; write for example `2`",
+        ),
+        (
+            "resources/files",
+            "libsql",
+            "libsl",
+            "3:9: \"libsl\" is unknown here; did you mean 'libsql'?",
+        ),
+        (
+            "resources/files",
+            "libsql",
+            "mongo",
+            '3:9: "mongo" is unknown here; write one of: libsql, postgres, nats',
+        ),
+        (
+            "deployables/fleet",
+            "counter,",
+            "countr,",
+            "3:12: there is no service 'countr'; did you mean 'counter'?",
+        ),
+        (
+            "deployables/fleet",
             "counter,",
             "zebra,",
-            "9:16: there is no service 'zebra'; write one of: counter, web-bff",
+            "3:12: there is no service 'zebra'; write one of: counter, web-bff",
         ),
         (
+            "deployables/fleet",
+            "[counter, web-bff]",
+            "[]",
+            "3:11: services: this must not be empty, not []; write for",
+        ),
+        (
+            "deployables/fleet",
             "[counter, web-bff]",
             "[counter, web-bff, counter]",
-            "9:34: the service 'counter' already runs in the deployable 'fleet'; remove one",
-        ),
-        (
-            "  bus: { engine: nats, server: embedded }\n",
-            "",
-            "5:3: the key 'bus' is missing; write `bus: { engine: nats, server: embedded }`",
-        ),
-        ("libsql", "libsl", "5:20: \"libsl\" is unknown here; did you mean 'libsql'?"),
-        ("libsql", "mongo", '5:20: "mongo" is unknown here; write one of: libsql, postgres'),
-        (
-            "server: embedded }\n  bus",
-            "sever: embedded }\n  bus",
-            "5:28: there is no key 'sever' here; did you mean 'server'?",
-        ),
-        ("one-process", "swarm", '3:7: "swarm" is unknown here; write one of: one-process'),
-        ("[counter, web-bff]", "[]", "9:15: services: this must not be empty, not []; write for"),
-        (
-            "[counter, web-bff]\n",
-            "[web-bff]\n  - name: second\n    services: [counter]\n",
-            (
-                "10:5: the deployable 'second' would be a second process, and a topology of the "
-                "kind 'one-process' runs exactly one; move its services to 'fleet'; topologies of "
-                "more processes are another kind, which this version does not have yet"
-            ),
+            "3:30: the service 'counter' is already in this deployable; remove one of the two",
         ),
     ],
 )
-def test_mistakes_in_a_topology(
-    mistakes: Callable[..., list[str]], old: str, new: str, told: str
+def test_mistakes_in_other_parts(
+    mistakes: Callable[..., list[str]], file: str, old: str, new: str, told: str
 ) -> None:
-    assert old in TOPOLOGY
-    [line] = mistakes(single=TOPOLOGY.replace(old, new, 1))
-    assert line.startswith(f"topologies/single.yaml:{told}")
+    text = FILES_OF[file]
+    assert old in text
+    [line] = mistakes({file: text.replace(old, new, 1)})
+    assert line.startswith(f"{file}.yaml:{told}")
 
 
-def test_two_deployables_with_the_same_service(mistakes: Callable[..., list[str]]) -> None:
-    text = TOPOLOGY + "  - name: second\n    services: [counter]\n"
-    told = mistakes(single=text)
-    assert [line.split(": ")[0] for line in told] == [
-        "topologies/single.yaml:10:5",
-        "topologies/single.yaml:11:16",
-    ]
-    assert "already runs in the deployable 'fleet'" in told[1]
-
-
-def test_two_services_that_listen(mistakes: Callable[..., list[str]]) -> None:
-    told = mistakes(counter=SERVICE.replace("bus]", "http]"))
+def test_two_services_of_a_deployable_that_listen(mistakes: Callable[..., list[str]]) -> None:
+    told = mistakes({"services/counter": SERVICE.replace("bus]", "http]")})
     assert told == [
         (
-            "topologies/single.yaml:9:25: 'web-bff' would listen on the same port as 'counter'; "
+            "deployables/fleet.yaml:3:21: 'web-bff' would listen on the same port as 'counter'; "
             "keep one service that needs http"
         )
     ]
@@ -215,16 +273,37 @@ def test_two_services_that_listen(mistakes: Callable[..., list[str]]) -> None:
 
 def test_all_mistakes_are_told_and_none_twice(mistakes: Callable[..., list[str]]) -> None:
     told = mistakes(
-        counter=SERVICE.replace("summary", "sumary").replace("needs", "need"),
-        single=TOPOLOGY.replace("web-bff", "web-bf"),
+        {
+            "services/counter": SERVICE.replace("summary", "sumary").replace("needs", "need"),
+            "deployables/fleet": FLEET.replace("web-bff", "web-bf"),
+            "resources/nats": NATS.replace("nats\nserver", "libsql\nserver"),
+        }
     )
     assert [line.split(": ")[0] for line in told] == [
         "services/counter.yaml:2:1",
         "services/counter.yaml:5:1",
-        "topologies/single.yaml:9:25",
+        "deployables/fleet.yaml:3:21",
+        "topologies/single.yaml:4:33",
     ]
+
+
+def test_a_file_that_would_be_passed_over(
+    mistakes: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    (tmp_path / "services").mkdir()
+    (tmp_path / "services" / "late.yml").write_text(SERVICE)
+    [line] = mistakes({})
+    assert line == "services/late.yml:1:1: only *.yaml is read; rename it to late.yaml"
 
 
 def test_a_folder_without_a_model(tmp_path: Path) -> None:
     with pytest.raises(ModelInvalid, match=r"services:1:1: no \*\.yaml is here; name the folder"):
         read_platform(tmp_path)
+
+
+def test_a_wheel_carries_every_folder_of_the_model() -> None:
+    project = tomllib.loads((find_model() / "pyproject.toml").read_text())
+    carried = project["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
+    here = [kind.folder for kind in KINDS.values() if (find_model() / kind.folder).is_dir()]
+    wanted = {folder: f"flotilla_platform/shipped/{folder}" for folder in [*here, "schemas"]}
+    assert carried == wanted

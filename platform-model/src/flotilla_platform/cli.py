@@ -20,6 +20,7 @@ from flotilla_platform.answering import PROGRAM, complain, finish
 from flotilla_platform.doctor import examine
 from flotilla_platform.exit_codes import ExitCode, Failure
 from flotilla_platform.looking import WHY_LATE_EXAMPLES, why_late
+from flotilla_platform.modelling import model_app
 from flotilla_platform.options import (
     HOST,
     PORT,
@@ -47,7 +48,9 @@ from flotilla_platform.recounting import EVENTS_EXAMPLES, events
 from flotilla_platform.replaying import REPLAY_EXAMPLES, replay
 from flotilla_platform.runtime import Runtime, find_running
 from flotilla_platform.showing import (
+    describe_topology,
     make_console,
+    print_json,
     show_diagnosis,
     show_runtime,
     show_status,
@@ -79,6 +82,7 @@ app = typer.Typer(
         "flotilla why-late counters             why is a projection behind?",
         "flotilla parked list                   what could no projection fold?",
         "flotilla rebuild counters              make a read model again, and swap it in",
+        "flotilla model check                   is the platform model right?",
     )
     + "\n\n"
     + _EXIT_CODES,
@@ -230,6 +234,7 @@ def _watch(read: Callable[[], Status], *, json: bool) -> None:
 app.command(epilog=_examples(*EVENTS_EXAMPLES))(events)
 app.command("why-late", epilog=_examples(*WHY_LATE_EXAMPLES))(why_late)
 app.add_typer(parked_app(_examples), name="parked")
+app.add_typer(model_app(_examples), name="model")
 app.command(epilog=_examples(*REBUILD_EXAMPLES))(rebuild)
 app.command(epilog=_examples(*REPLAY_EXAMPLES))(replay)
 
@@ -275,10 +280,9 @@ def topologies(
 
     def run() -> ExitCode:
         platform = read_platform(model or find_model())
-        found = list(platform.topologies.values())
+        found = list(platform.layouts.values())
         if json:
-            entries = ",".join(topology.model_dump_json() for topology in found)
-            typer.echo(f'{{"format":1,"topologies":[{entries}]}}')
+            print_json({"format": 1, "topologies": [describe_topology(one) for one in found]})
         else:
             make_console().print(show_topologies(found, TOPOLOGY))
         return ExitCode.OK

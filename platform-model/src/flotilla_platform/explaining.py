@@ -26,6 +26,15 @@ _EXPECTED: Mapping[str, str] = {
     "string_pattern_mismatch": "this is not in the right form",
     "string_too_short": "this must not be empty",
     "too_short": "this must not be empty",
+    "int_type": "a whole number is expected",
+    "float_type": "a number is expected",
+    "dict_type": "keys with values are expected",
+    "greater_than_equal": "at least {ge} is expected",
+    "greater_than": "more than {gt} is expected",
+    "less_than_equal": "at most {le} is expected",
+    "less_than": "less than {lt} is expected",
+    "string_too_long": "at most {max_length} characters are expected",
+    "too_long": "at most {max_length} entries are expected",
 }
 
 
@@ -89,7 +98,7 @@ def _mistake(document: Document, kind: type[BaseModel], detail: ErrorDetails) ->
             choices = [str(choice) for choice in _choices(kind, steps)]
             return Mistake(document.at(*steps), wrong, suggest(detail["input"], choices))
         case other:
-            expected = _EXPECTED.get(other) or detail["msg"]
+            expected = _EXPECTED.get(other, detail["msg"]).format(**detail.get("ctx", {}))
             return Mistake(
                 document.at(*steps),
                 f"{key}: {expected}, not {_shown(detail['input'])}",
@@ -131,6 +140,9 @@ def _at(kind: type[BaseModel], steps: Steps) -> tuple[Any, str]:
             inner, example = _bare(found.annotation), _first(found, example)
         elif get_origin(inner) is tuple:
             item = get_args(inner)[0]
+            inner, example = _bare(item), _of_item(item, example)
+        elif get_origin(inner) is dict:
+            item = get_args(inner)[1]
             inner, example = _bare(item), _of_item(item, example)
         else:
             return None, "…"

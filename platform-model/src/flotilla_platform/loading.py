@@ -1,5 +1,6 @@
 """YAML that remembers where everything stands, so that every mistake has a line and a column."""
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -16,6 +17,7 @@ DEPTH_MAX = 20
 """Nesting beyond which a document is not a model but an attack, or an alias of itself."""
 
 _WORDS: dict[str, bool | None] = {"true": True, "false": False, "null": None, "~": None, "": None}
+_DECIMAL = re.compile(r"[+-]?\d{1,15}\.\d{1,15}")
 _TAG = "tag:yaml.org,2002:"
 
 
@@ -162,7 +164,9 @@ def _scalar(node: Node) -> object:
             return int(text)
         case "bool" | "null":
             return _WORDS.get(text.lower(), text)
-        case _:  # a float, a date: no key of the model takes one, so it is named as it is written
+        case "float" if _DECIMAL.fullmatch(text):
+            return float(text)
+        case _:  # infinity, a date: no key of the model takes one, so it is named as it is written
             return text
 
 

@@ -68,7 +68,7 @@ ModelOption = Annotated[
         envvar="FLOTILLA_MODEL",
         exists=True,
         file_okay=False,
-        help="The folder with services/ and topologies/. Default: the one that came with flotilla.",
+        help="The folder with services/, topologies/ … Default: the one that came with flotilla.",
     ),
 ]
 JsonOption = Annotated[

@@ -9,15 +9,14 @@ from pathlib import Path
 from flotilla.service import Compose, HttpBinding
 from flotilla_platform.exit_codes import ExitCode, Failure
 from flotilla_platform.loading import Mistake, ModelInvalid, Position, did_you_mean, suggest
-from flotilla_platform.model import Service, Topology
-from flotilla_platform.reading import Platform
+from flotilla_platform.model import Layout, Platform, Service
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What one process will run, and where."""
 
-    topology: Topology
+    topology: Layout
     data: Path
     http: HttpBinding
     services: tuple[tuple[Service, Compose], ...]
@@ -34,14 +33,14 @@ class Plan:
         return any("http" in service.needs for service, _ in self.services)
 
 
-def find_topology(platform: Platform, name: str) -> Topology:
-    """Return the topology `name`.
+def find_topology(platform: Platform, name: str) -> Layout:
+    """Return the topology `name`, in full.
 
     Raises:
         Failure: there is none.
 
     """
-    topology = platform.topologies.get(name)
+    topology = platform.layouts.get(name)
     if topology is None:
         raise Failure(
             ExitCode.USAGE,
@@ -51,14 +50,20 @@ def find_topology(platform: Platform, name: str) -> Topology:
     return topology
 
 
-def make_plan(platform: Platform, topology: Topology, data: Path, http: HttpBinding) -> Plan:
+def make_plan(platform: Platform, topology: Layout, data: Path, http: HttpBinding) -> Plan:
     """Return what the one deployable of `topology` runs, with its services imported.
 
     Raises:
         ModelInvalid: an entrypoint leads nowhere.
-        Failure: the data directory cannot be part of a store's URL.
+        Failure: it is of more than one process, or the data directory cannot be part of an URL.
 
     """
+    if topology.kind != "one-process":
+        raise Failure(
+            ExitCode.USAGE,
+            f"`flotilla up` runs topologies of one process, and {topology.name!r} is of the kind "
+            f"{topology.kind!r}",
+        )
     if set(str(data.resolve())) & set("?#"):
         raise Failure(
             ExitCode.DATA_DIRECTORY,
@@ -66,7 +71,9 @@ def make_plan(platform: Platform, topology: Topology, data: Path, http: HttpBind
         )
     services = [platform.services[name] for name in topology.deployables[0].services]
     ordered = sorted(services, key=lambda service: "http" in service.needs)
-    loaded = tuple((s, _import(s.entrypoint, platform.entrypoints[s.name])) for s in ordered)
+    loaded = tuple(
+        (s, _import(s.entrypoint, platform.at("service", s.name, "entrypoint"))) for s in ordered
+    )
     return Plan(topology, data, http, loaded)
 
 

@@ -1,10 +1,7 @@
 """The whole model, read and checked: what every part says, and that the parts fit together."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-
-from pydantic import BaseModel
+from typing import Any
 
 from flotilla_platform.explaining import validate
 from flotilla_platform.loading import (
@@ -12,33 +9,11 @@ from flotilla_platform.loading import (
     Mistake,
     ModelInvalid,
     Position,
-    Steps,
     read_document,
-    suggest,
 )
-from flotilla_platform.model import Deployable, Service, Topology
-
-SERVICES = "services"
-TOPOLOGIES = "topologies"
-
-
-@dataclass(frozen=True, slots=True)
-class Read[T: BaseModel]:
-    """A part of the model, and the document it was read from."""
-
-    part: T
-    document: Document
-
-
-@dataclass(frozen=True, slots=True)
-class Platform:
-    """A model without mistakes. Both mappings are by name, in the order of the names."""
-
-    root: Path
-    services: Mapping[str, Service]
-    topologies: Mapping[str, Topology]
-    entrypoints: Mapping[str, Position]
-    """Where each service's entrypoint is written, for when it cannot be imported."""
+from flotilla_platform.model import KINDS, KindName, Platform
+from flotilla_platform.placing import check_topologies
+from flotilla_platform.referring import check_references
 
 
 def find_model() -> Path:
@@ -58,42 +33,48 @@ def read_platform(root: Path) -> Platform:
         ModelInvalid: with every mistake in all of its files.
 
     """
-    mistakes: list[Mistake] = []
-    services = _read_folder(root / SERVICES, Service, mistakes)
-    topologies = _read_folder(root / TOPOLOGIES, Topology, mistakes)
-    known: dict[str, Service | None] = {file.stem: None for file in _files(root / SERVICES)}
-    known |= {name: read.part for name, read in services.items()}
-    for service in services.values():
-        mistakes += _check_service(service)
-    for topology in topologies.values():
-        mistakes += _check_topology(topology, known)
+    platform = inspect_platform(root)
+    mistakes = [*platform.unread, *check_references(platform), *check_topologies(platform)]
     if mistakes:
         raise ModelInvalid(mistakes)
-    return Platform(
-        root,
-        {name: read.part for name, read in services.items()},
-        {name: read.part for name, read in topologies.items()},
-        {name: read.document.at("entrypoint") for name, read in services.items()},
-    )
+    return platform
 
 
-def _read_folder[T: Service | Topology](
-    folder: Path, kind: type[T], mistakes: list[Mistake]
-) -> dict[str, Read[T]]:
-    found: dict[str, Read[T]] = {}
-    files = _files(folder)
-    if not files:
+def inspect_platform(root: Path) -> Platform:
+    """Return what can be read of the model in `root`; what cannot is in its `unread`."""
+    mistakes: list[Mistake] = []
+    documents: dict[tuple[KindName, str], Document] = {}
+    found = {KINDS[kind].folder: _read_folder(root, kind, documents, mistakes) for kind in KINDS}
+    return Platform(root, **found, documents=documents, unread=tuple(mistakes))
+
+
+def _read_folder(
+    root: Path,
+    kind: KindName,
+    documents: dict[tuple[KindName, str], Document],
+    mistakes: list[Mistake],
+) -> dict[str, Any]:
+    folder = root / KINDS[kind].folder
+    files = sorted(folder.glob("*.yaml"), key=lambda file: file.stem)
+    if not files and KINDS[kind].required:
+        required = [f"{kind.folder}/" for kind in KINDS.values() if kind.required]
         mistakes.append(
             Mistake(
                 Position(folder),
                 "no *.yaml is here",
-                f"name the folder that holds {SERVICES}/ and {TOPOLOGIES}/ with --model",
+                f"name the folder that holds {', '.join(required)} with --model",
             )
         )
+    mistakes += [
+        Mistake(Position(file), "only *.yaml is read", f"rename it to {file.stem}.yaml")
+        for file in sorted(folder.glob("*.yml"))
+    ]
+    parts = {}
     for file in files:
+        documents[kind, file.stem] = Document(file, None)
         try:
-            document = read_document(file)
-            part = validate(document, kind)
+            document = documents[kind, file.stem] = read_document(file)
+            part = validate(document, KINDS[kind].type)
         except ModelInvalid as invalid:
             mistakes += invalid.mistakes
             continue
@@ -105,73 +86,6 @@ def _read_folder[T: Service | Topology](
                     f"write `name: {file.stem}`, or rename the file to {part.name}.yaml",
                 )
             )
-        found[file.stem] = Read(part, document)
-    return found
-
-
-def _files(folder: Path) -> list[Path]:
-    return sorted(folder.glob("*.yaml"), key=lambda file: file.stem)
-
-
-def _check_service(read: Read[Service]) -> Iterator[Mistake]:
-    service, document = read.part, read.document
-    name = document.file.stem  # a wrong name is a mistake of its own
-    if service.log not in (None, name):
-        yield Mistake(
-            document.at("log"),
-            f"the log {service.log!r} is not named after the service that publishes it",
-            f"write `log: {name}`",
-        )
-    if service.log is not None and "store" not in service.needs:
-        yield Mistake(
-            document.at("needs"),
-            "a service that publishes a log needs a store",
-            "add `store`, or write `log: null`",
-        )
-    for index in _repeated(service.needs):
-        need = service.needs[index]
-        yield Mistake(document.at("needs", index), f"{need!r} is here twice", "remove one of them")
-
-
-def _check_topology(read: Read[Topology], known: Mapping[str, Service | None]) -> Iterator[Mistake]:
-    """Check one topology; a known service is None where its own file has mistakes."""
-    topology, document = read.part, read.document
-    for index, deployable in enumerate(topology.deployables[1:], start=1):
-        yield Mistake(
-            document.at("deployables", index),
-            f"the deployable {deployable.name!r} would be a second process, and a topology of the "
-            f"kind {topology.kind!r} runs exactly one",
-            f"move its services to {topology.deployables[0].name!r}; topologies of more processes "
-            "are another kind, which this version does not have yet",
-        )
-    placed: dict[str, str] = {}
-    listening: list[str] = []
-    for deployable, name, steps in _placements(topology):
-        where = document.at(*steps)
-        if name not in known:
-            yield Mistake(where, f"there is no service {name!r}", suggest(name, sorted(known)))
-        elif name in placed:
-            yield Mistake(
-                where,
-                f"the service {name!r} already runs in the deployable {placed[name]!r}",
-                "remove one of the two",
-            )
-        elif (service := known[name]) is not None and "http" in service.needs:
-            listening.append(name)
-            if len(listening) > 1:
-                yield Mistake(
-                    where,
-                    f"{name!r} would listen on the same port as {listening[0]!r}",
-                    "keep one service that needs http",
-                )
-        placed.setdefault(name, deployable.name)
-
-
-def _placements(topology: Topology) -> Iterator[tuple[Deployable, str, Steps]]:
-    for index, deployable in enumerate(topology.deployables):
-        for place, name in enumerate(deployable.services):
-            yield deployable, name, ("deployables", index, "services", place)
-
-
-def _repeated(items: tuple[str, ...]) -> Iterator[int]:
-    return (index for index, item in enumerate(items) if item in items[:index])
+        else:
+            parts[file.stem] = part
+    return parts

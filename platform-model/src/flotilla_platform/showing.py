@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+import typer
 from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
@@ -11,7 +12,7 @@ from rich.text import Text
 
 from flotilla_platform.doctor import Check, Diagnosis
 from flotilla_platform.history import Changes, History, Standing
-from flotilla_platform.model import Topology
+from flotilla_platform.model import Layout
 from flotilla_platform.runtime import Runtime
 from flotilla_platform.status import Status
 
@@ -155,20 +156,43 @@ def plain(text: str) -> Text:
     return Text("".join(c if c.isprintable() else ascii(c)[1:-1] for c in text))
 
 
-def show_topologies(topologies: Sequence[Topology], default: str) -> RenderableType:
+def show_topologies(layouts: Sequence[Layout], default: str) -> RenderableType:
     """Return the table of `flotilla topologies`."""
     table = table_of("topology", "kind", "store", "bus", "services", "summary")
-    for topology in topologies:
-        name = f"{topology.name} (default)" if topology.name == default else topology.name
+    for layout in layouts:
+        name = f"{layout.name} (default)" if layout.name == default else layout.name
         table.add_row(
             name,
-            topology.kind,
-            topology.resources.store.engine,
-            topology.resources.bus.engine,
-            ", ".join(topology.services),
-            topology.summary,
+            layout.kind,
+            layout.resources.store.engine,
+            layout.resources.bus.engine,
+            ", ".join(layout.services),
+            layout.summary,
         )
     return table
+
+
+def describe_topology(layout: Layout) -> dict[str, Any]:
+    """Return a topology as `flotilla topologies --json` has it."""
+    bound = {"store": layout.resources.store, "bus": layout.resources.bus}
+    return {
+        "name": layout.name,
+        "summary": layout.summary,
+        "kind": layout.kind,
+        "resources": {
+            key: {"engine": resource.engine, "server": resource.server}
+            for key, resource in bound.items()
+        },
+        "deployables": [
+            {"name": one.name, "services": one.services, "replicas": one.replicas}
+            for one in layout.deployables
+        ],
+    }
+
+
+def print_json(content: dict[str, Any]) -> None:
+    """Print one JSON document on one line, as all commands do for programs."""
+    typer.echo(json.dumps(content, ensure_ascii=False, separators=(",", ":")))
 
 
 def table_of(*columns: str) -> Table:
