@@ -67,6 +67,8 @@ def test_exit_statuses_never_change() -> None:
         "DIFFERENT": 13,
         "EVENT_REFUSED": 14,
         "REFUSED": 15,
+        "SECRET_REFUSED": 20,
+        "SECRETS_UNSAFE": 21,
         "INTERRUPTED": 130,
     }
 
