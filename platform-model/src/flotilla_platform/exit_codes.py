@@ -42,7 +42,10 @@ class ExitCode(IntEnum):
     EVENT_REFUSED = 14, "a projection cannot fold an event: it is named; nothing was swapped"
     REFUSED = 15, "the projection cannot do that, or somebody else is doing it now"
     SECRET_REFUSED = 20, "a secret, a secret file or a key is refused: the line ends with a code"
-    SECRETS_UNSAFE = 21, "secrets are missing, stale or in plain: each is named with file:line:column"
+    SECRETS_UNSAFE = (
+        21,
+        "secrets are missing, stale or in plain: each is named with file:line:column",
+    )
     INTERRUPTED = 130, "Ctrl-C (for `up` a second one) ended it at once; the data is safe"
 
 

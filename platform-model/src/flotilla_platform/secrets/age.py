@@ -62,7 +62,7 @@ def find_identities(environment: Mapping[str, str]) -> tuple[Identity, ...]:
     found: dict[str, Identity] = {}
     texts = {"SOPS_AGE_KEY": environment.get("SOPS_AGE_KEY", "")}
     file = key_file(environment)
-    if file.is_file() or environment.get("SOPS_AGE_KEY_FILE"):
+    if file.exists():
         try:
             texts[str(file)] = file.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError):

@@ -92,7 +92,9 @@ def change_comments(text: str, change: Callable[[str, Path], str]) -> str:
 
 def _one_line(name: str, value: object) -> str:
     if not isinstance(value, str) or "\\n" in value or "\r" in value:
-        message = f"{name} cannot be said in a dotenv file (no text, or a backslash and n): use YAML"
+        message = (
+            f"{name} cannot be said in a dotenv file (no text, or a backslash and n): use YAML"
+        )
         raise SecretRefused("value-unsupported", message)
     return _escaped(value)
 

@@ -123,39 +123,34 @@ def seal_text(
 
     """
     key = entropy(KEY_BYTES)
-    return _seal(form, text, key, wrap(key, recipients), rules, now, entropy, {})
+    sealer = Sealer(key, rules, entropy)
+    return _seal(form, text, sealer, wrap(key, recipients), now)
 
 
 def reseal_text(form: Format, text: str, opened: Opened, *, now: datetime, entropy: Entropy) -> str:
     """Encrypt `text` in the place of what was opened: the same key; what is equal stays as it was."""
     of = opened.metadata
-    return _seal(form, text, opened.key, of.keys, of.rules, now, entropy, opened.kept)
+    sealer = Sealer(opened.key, of.rules, entropy, opened.kept)
+    return _seal(form, text, sealer, of.keys, now)
 
 
 def _seal(
-    form: Format,
-    text: str,
-    key: bytes,
-    keys: tuple[WrappedKey, ...],
-    rules: Rules,
-    now: datetime,
-    entropy: Entropy,
-    kept: Kept,
+    form: Format, text: str, sealer: Sealer, keys: tuple[WrappedKey, ...], now: datetime
 ) -> str:
     if form.raw_metadata(text) is not None:
         raise SecretRefused("encrypted-already", "the file is encrypted already")
 
     def sealed(comment: str, path: Path) -> str:
-        if not rules.covers(path):
+        if not sealer.rules.covers(path):
             return comment
-        known = kept.get((path, "comment", comment.encode(errors="replace")))
-        return known or encrypt_comment(comment, key, path, entropy)
+        known = sealer.kept.get((path, "comment", comment.encode(errors="replace")))
+        return known or encrypt_comment(comment, sealer.key, path, sealer.entropy)
 
     form.parse(text)  # refused before anything is made of it
     tree = form.parse(form.change_comments(text, sealed))
     moment = now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    mac = Sealer(key, rules, entropy, kept).seal(tree, moment)
-    return form.emit(tree, Metadata(keys, moment, mac, rules))
+    mac = sealer.seal(tree, moment)
+    return form.emit(tree, Metadata(keys, moment, mac, sealer.rules))
 
 
 def _open_comments(form: Format, text: str, key: bytes, kept: Kept) -> str:

@@ -276,9 +276,7 @@ class Opener:
             value, covered = parent[step], self.rules.covers(path)
             if covered:
                 if not isinstance(value, str):
-                    raise SecretRefused(
-                        "not-encrypted", f"{shown(path)} is not an encrypted value"
-                    )
+                    raise SecretRefused("not-encrypted", f"{shown(path)} is not an encrypted value")
                 parent[step] = plain = decrypt_value(str(value), self.key, path)
                 self.kept[path, _kind_of(plain, path), to_bytes(plain, path)] = str(value)
                 value = plain
@@ -349,5 +347,3 @@ def _digest(rules: Rules) -> "hashlib._Hash":
     if rules.mac_only_encrypted:
         digest.update(_MAC_ONLY_ENCRYPTED)
     return digest
-
-

@@ -173,19 +173,18 @@ def _compose(text: str) -> Node | None:
     """Return the one document of a text as nodes, which know where they stand."""
     try:
         events = list(YAML(typ="safe", pure=True).parse(text))
-        if sum(isinstance(event, DocumentStartEvent) for event in events) > 1:
-            message = "there are several documents in the file: write one a file"
-            raise SecretRefused("document-unsupported", message)
-        if any(isinstance(event, AliasEvent) for event in events):
-            message = "aliases (*name) are not supported: write the value out"
-            raise SecretRefused("document-unsupported", message)
-        root = YAML(typ="safe", pure=True).compose(text)
-    except SecretRefused:
-        raise
+        documents: list[Node] = list(YAML(typ="safe", pure=True).compose_all(text))
     except MarkedYAMLError as error:
         raise _invalid(error) from None
     except Exception:  # noqa: BLE001 - a reader fails in many ways, and may quote a value
         raise SecretRefused("yaml-invalid", "this is not YAML") from None
+    if sum(isinstance(event, DocumentStartEvent) for event in events) > 1:
+        message = "there are several documents in the file: write one a file"
+        raise SecretRefused("document-unsupported", message)
+    if any(isinstance(event, AliasEvent) for event in events):
+        message = "aliases (*name) are not supported: write the value out"
+        raise SecretRefused("document-unsupported", message)
+    root = next(iter(documents), None)
     _refuse_depth(root, 0)
     return root
 
