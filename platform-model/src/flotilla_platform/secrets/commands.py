@@ -4,8 +4,7 @@ import os
 import secrets
 import sys
 from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Annotated
+from json import dumps
 
 import typer
 from pydantic import SecretStr
@@ -14,92 +13,39 @@ from flotilla.clock import SystemClock
 from flotilla_platform.answering import finish
 from flotilla_platform.exit_codes import ExitCode, Failure
 from flotilla_platform.options import DebugOption, JsonOption
+from flotilla_platform.secrets.age import find_identities, key_file, make_identity
+from flotilla_platform.secrets.checking import check
+from flotilla_platform.secrets.command_line import (
+    EXAMPLES,
+    SECRETS_HELP,
+    AddOption,
+    CommandArgument,
+    DeployableArgument,
+    EnvironmentArgument,
+    EnvironmentOption,
+    FileArgument,
+    NameArgument,
+    OutputOption,
+    RecipientOption,
+    RemoveOption,
+    RootOption,
+    StdoutOption,
+)
+from flotilla_platform.secrets.errors import SecretRefused
+from flotilla_platform.secrets.keeping import (
+    init_environment,
+    named,
+    open_file,
+    read_variables,
+    rotate,
+    set_secret,
+)
+from flotilla_platform.secrets.places import find_places, read_text, refuse_shared, write_text
+from flotilla_platform.secrets.sealing import format_of, seal_text
+from flotilla_platform.secrets.sops import Rules
 from flotilla_platform.showing import make_console, plain
 
-SECRETS_HELP = (
-    "Keep the secrets of deployables encrypted in Git, in the SOPS format with age keys.\n\n"
-    "deploy/secrets/templates/ says which secrets a deployable needs; "
-    "deploy/secrets/<environment>/ has them encrypted, as Kubernetes Secrets: `run` hands them to a "
-    "process of this machine, Flux to the pods of a cluster. The rules in .sops.yaml say who can "
-    "open them. Keys are found where sops finds them: SOPS_AGE_KEY, SOPS_AGE_KEY_FILE, "
-    "~/.config/sops/age/keys.txt."
-)
-EXAMPLES = {
-    "keygen": ("flotilla secrets keygen                       your own key, once a person",),
-    "init": ("flotilla secrets init dev                     a key, a rule and every file",),
-    "run": (
-        "flotilla secrets run counter -- flotilla serve counter --topology vps",
-        "flotilla secrets run counter --environment prod -- env -0",
-    ),
-    "set": (
-        "flotilla secrets set deploy/secrets/dev/counter.sops.yaml FLOTILLA_STORE_URL",
-        "pass show store-url | flotilla secrets set deploy/secrets/prod/counter.sops.yaml "
-        "FLOTILLA_STORE_URL",
-    ),
-    "encrypt": (
-        "flotilla secrets encrypt settings.yaml        in place, by the rules in .sops.yaml",
-        "flotilla secrets encrypt plain.env --output deploy/secrets/dev/x.env --recipient age1…",
-    ),
-    "decrypt": (
-        "flotilla secrets decrypt deploy/secrets/dev/counter.sops.yaml --stdout",
-        "flotilla secrets decrypt deploy/secrets/dev/counter.sops.yaml --output ~/counter.yaml",
-    ),
-    "rotate": (
-        "flotilla secrets rotate prod                             a new data key",
-        "flotilla secrets rotate prod --add-recipient age1…       somebody comes",
-        "flotilla secrets rotate prod --remove-recipient age1…    somebody leaves",
-    ),
-    "check": ("flotilla secrets check", "flotilla secrets check --json | jq '.findings[].code'"),
-}
 VALUE_CHARACTERS_MAX = 65_536
-
-RootOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--root",
-        exists=True,
-        file_okay=False,
-        help="The repository. Default: the nearest above with deploy/secrets/templates.",
-    ),
-]
-EnvironmentArgument = Annotated[
-    str, typer.Argument(metavar="ENVIRONMENT", help="dev, prod, …", show_default=False)
-]
-EnvironmentOption = Annotated[
-    str,
-    typer.Option("--environment", "-e", envvar="FLOTILLA_ENVIRONMENT", help="Whose secrets."),
-]
-DeployableArgument = Annotated[
-    str, typer.Argument(metavar="DEPLOYABLE", help="counter, web-bff, …", show_default=False)
-]
-CommandArgument = Annotated[
-    list[str],
-    typer.Argument(
-        metavar="-- COMMAND…", help="What to run, with its arguments.", show_default=False
-    ),
-]
-FileArgument = Annotated[
-    Path, typer.Argument(metavar="FILE", dir_okay=False, help="YAML or .env", show_default=False)
-]
-NameArgument = Annotated[
-    str, typer.Argument(metavar="KEY", help="The variable: FLOTILLA_…", show_default=False)
-]
-OutputOption = Annotated[
-    Path | None, typer.Option("--output", "-o", dir_okay=False, help="Where to write it.")
-]
-StdoutOption = Annotated[
-    bool, typer.Option("--stdout", help="Print the secrets on stdout: mind who reads along.")
-]
-RecipientOption = Annotated[
-    list[str] | None,
-    typer.Option("--recipient", help="To whom (age1…). Default: the rules in .sops.yaml."),
-]
-AddOption = Annotated[
-    list[str] | None, typer.Option("--add-recipient", help="Who can open them too (age1…).")
-]
-RemoveOption = Annotated[
-    list[str] | None, typer.Option("--remove-recipient", help="Who cannot any more (age1…).")
-]
 
 
 def _environment() -> Mapping[str, str]:
@@ -114,15 +60,12 @@ def keygen(*, json: JsonOption = False, debug: DebugOption = False) -> None:
 
     Exit status: 0 when it is made, 20 when there is one already.
     """
-    from flotilla_platform.secrets.age import key_file, make_identity  # noqa: PLC0415 - slow
 
     def run() -> ExitCode:
         file = key_file(_environment())
         recipient = make_identity(file, SystemClock().now().isoformat(timespec="seconds"))
         if json:
-            import json as codec  # noqa: PLC0415 - the option has its name
-
-            typer.echo(codec.dumps({"format": 1, "file": str(file), "recipient": recipient}))
+            typer.echo(dumps({"format": 1, "file": str(file), "recipient": recipient}))
         else:
             typer.echo(f"the key is in {file}; others encrypt to you with\n{recipient}")
         return ExitCode.OK
@@ -144,9 +87,6 @@ def init(
 
     Exit status: 0 when everything is there, 3 when a template has mistakes.
     """
-    from flotilla_platform.secrets.age import find_identities, key_file, make_identity  # noqa: PLC0415
-    from flotilla_platform.secrets.keeping import init_environment  # noqa: PLC0415 - slow
-    from flotilla_platform.secrets.places import find_places  # noqa: PLC0415 - slow
 
     def run() -> ExitCode:
         now, places = SystemClock().now(), find_places(root)
@@ -178,9 +118,6 @@ def run_command(
 
     Exit status: the command's; 20 when the secrets are refused, 2 when there is no such command.
     """
-    from flotilla_platform.secrets.age import find_identities  # noqa: PLC0415 - slow
-    from flotilla_platform.secrets.keeping import read_variables  # noqa: PLC0415 - slow
-    from flotilla_platform.secrets.places import find_places  # noqa: PLC0415 - slow
 
     def run() -> ExitCode:
         identities = find_identities(_environment())
@@ -208,8 +145,6 @@ def set_value(file: FileArgument, name: NameArgument, *, debug: DebugOption = Fa
 
     Exit status: 0 when it is set, 20 when the file is refused; then it is as it was.
     """
-    from flotilla_platform.secrets.age import find_identities  # noqa: PLC0415 - slow
-    from flotilla_platform.secrets.keeping import set_secret  # noqa: PLC0415 - slow
 
     def run() -> ExitCode:
         identities = find_identities(_environment())
@@ -233,11 +168,6 @@ def encrypt(
 
     Exit status: 0 when it is encrypted, 20 when it cannot be; then it is as it was.
     """
-    from flotilla_platform.secrets.errors import SecretRefused  # noqa: PLC0415 - slow
-    from flotilla_platform.secrets.keeping import named  # noqa: PLC0415 - slow
-    from flotilla_platform.secrets.places import find_places, read_text, write_text  # noqa: PLC0415
-    from flotilla_platform.secrets.sealing import format_of, seal_text  # noqa: PLC0415 - slow
-    from flotilla_platform.secrets.sops import Rules  # noqa: PLC0415 - slow
 
     def run() -> ExitCode:
         target = output or file
@@ -274,9 +204,6 @@ def decrypt(
 
     Exit status: 0 when it is decrypted, 20 when it, its key or the path is refused.
     """
-    from flotilla_platform.secrets.age import find_identities  # noqa: PLC0415 - slow
-    from flotilla_platform.secrets.keeping import open_file  # noqa: PLC0415 - slow
-    from flotilla_platform.secrets.places import refuse_shared, write_text  # noqa: PLC0415 - slow
 
     def run() -> ExitCode:
         if stdout == (output is not None):
@@ -309,9 +236,6 @@ def rotate_environment(
 
     Exit status: 0 when all are encrypted anew, 20 when one is refused; then none is touched.
     """
-    from flotilla_platform.secrets.age import find_identities  # noqa: PLC0415 - slow
-    from flotilla_platform.secrets.keeping import rotate  # noqa: PLC0415 - slow
-    from flotilla_platform.secrets.places import find_places  # noqa: PLC0415 - slow
 
     def run() -> ExitCode:
         changed = rotate(
@@ -339,9 +263,6 @@ def check_secrets(
 
     Exit status: 0 when nothing is found, 21 when something is, 3 when a template has mistakes.
     """
-    from flotilla_platform.secrets.age import find_identities  # noqa: PLC0415 - slow
-    from flotilla_platform.secrets.checking import check  # noqa: PLC0415 - slow
-    from flotilla_platform.secrets.places import find_places  # noqa: PLC0415 - slow
 
     def run() -> ExitCode:
         found = check(find_places(root), find_identities(_environment()))

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, SecretStr
 
 from flotilla_platform.exit_codes import ExitCode, Failure
+from flotilla_platform.secrets import yaml_files
 from flotilla_platform.secrets.age import Identity, check_recipient
 from flotilla_platform.secrets.errors import SecretRefused
 from flotilla_platform.secrets.places import (
@@ -111,8 +112,6 @@ def init_environment(
 
 def _manifest(template: Template, ask: Ask, entropy: Entropy) -> str:
     """Return a deployable's secrets as a Kubernetes Secret, in plain text."""
-    from flotilla_platform.secrets import yaml_files  # noqa: PLC0415 - slow to load
-
     values = {name: _value(name, secret, ask, entropy) for name, secret in template.secrets.items()}
     tree = yaml_files.parse("kind: Secret\n")
     tree.clear()

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from flotilla_platform.exit_codes import ExitCode, Failure
 from flotilla_platform.loading import Mistake, ModelInvalid, read_document, suggest
+from flotilla_platform.secrets import yaml_files
 from flotilla_platform.secrets.errors import SecretRefused
 from flotilla_platform.secrets.sops import Rules
 
@@ -187,8 +188,6 @@ def password_length(generate: str) -> int | None:
 
 def set_recipients(places: Places, environment: str, recipients: Sequence[str]) -> None:
     """Write who can open an environment's files into `.sops.yaml`; the rest of it stays."""
-    from flotilla_platform.secrets import yaml_files  # noqa: PLC0415 - slow to load
-
     file = places.root / CREATION_RULES
     text = read_text(file) if file.is_file() else "creation_rules: []\n"
     tree = yaml_files.parse(text)
