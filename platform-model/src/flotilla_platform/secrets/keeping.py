@@ -170,7 +170,11 @@ def set_secret(
     tree = form.parse(opened.text)
     _values(tree)[name] = value.get_secret_value()
     try:
-        text = reseal_text(form, form.emit(tree, None), opened, now=now, entropy=entropy)
+        plain = form.emit(tree, None)
+        if _values(form.parse(plain))[name] != value.get_secret_value():
+            message = f"the value of {name} cannot be said in this kind of file: encode it"
+            raise SecretRefused("value-unsupported", message)
+        text = reseal_text(form, plain, opened, now=now, entropy=entropy)
     except SecretRefused as error:
         raise named(file, error) from None
     write_text(file, text, mode=file.stat().st_mode & 0o777)

@@ -150,11 +150,16 @@ def _seal(
     tree = form.parse(form.change_comments(text, sealed))
     moment = now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     mac = sealer.seal(tree, moment)
-    return form.emit(tree, Metadata(keys, moment, mac, sealer.rules))
+    said = form.emit(tree, Metadata(keys, moment, mac, sealer.rules))
+    # What cannot be opened again is not written: only here is the plain text still known.
+    Opener(sealer.key, sealer.rules).open(form.parse(said), mac, moment)
+    return said
 
 
 def _open_comments(form: Format, text: str, key: bytes, kept: Kept) -> str:
     """Decrypt comments. Where sops found one is its own secret, so every mapping is tried."""
+    if ",type:comment]" not in text:
+        return text
     paths: dict[Path, None] = {(): None}
     for _, _, path in leaves(form.parse(text)):
         paths |= dict.fromkeys(path[:end] for end in range(len(path) + 1))

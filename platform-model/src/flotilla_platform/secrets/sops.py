@@ -161,10 +161,10 @@ def _kind_of(value: Scalar, path: Path) -> str:
     match value:
         case bool():
             return "bool"
-        case int() if -_INT64 <= value < _INT64 and not getattr(value, "_width", None):
+        case int() if -_INT64 <= value < _INT64:
             return "int"
         case int():
-            raise _unsupported(path, "a number beyond 64 bits or with a leading zero: quote it")
+            raise _unsupported(path, "a number beyond 64 bits: quote it")
         case float():
             return "float"
         case str():
@@ -331,8 +331,8 @@ def leaves(tree: Any, path: Path = ()) -> Iterator[tuple[Any, Any, Path]]:
     for step in steps:
         below = path
         if isinstance(tree, MutableMapping):
-            if not isinstance(step, str):
-                message = f"a name in {shown(path)} is no text: quote it"
+            if not isinstance(step, str) or not step.isprintable():
+                message = f"a name in {shown(path)} is no printable text: quote it"
                 raise SecretRefused("document-unsupported", message)
             below = (*path, str(step))
         child = tree[step]

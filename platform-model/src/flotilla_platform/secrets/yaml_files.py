@@ -4,13 +4,13 @@ What sops would resolve silently is refused here: several documents, aliases, na
 """
 
 import io
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError
-from ruamel.yaml.events import AliasEvent, DocumentStartEvent
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString, LiteralScalarString
 
@@ -21,6 +21,7 @@ from flotilla_platform.secrets.sops import DEPTH_MAX, Path
 METADATA_KEY = "sops"
 
 _INDENT = 4
+_OCTAL = re.compile(r"[+-]?0[0-9_]+")
 _WIDTH_MAX = 1_000_000
 """An encrypted value is one line."""
 
@@ -76,7 +77,7 @@ def emit(tree: Any, metadata: Metadata | None) -> str:
 
 def _tidied(text: str) -> str:
     """Return a text whose comments stand two spaces behind a value, however long that was before."""
-    for comment in reversed(list(_comments(text))):
+    for comment in reversed(list(_comments(text)) if " #" in text else []):
         line = text.rfind("\n", 0, comment.start) + 1
         before = text[line : comment.start - 1]
         if before.strip():
@@ -172,34 +173,39 @@ def _block_end(text: str, start: int, end: int) -> int:
 def _compose(text: str) -> Node | None:
     """Return the one document of a text as nodes, which know where they stand."""
     try:
-        events = list(YAML(typ="safe", pure=True).parse(text))
         documents: list[Node] = list(YAML(typ="safe", pure=True).compose_all(text))
     except MarkedYAMLError as error:
         raise _invalid(error) from None
     except Exception:  # noqa: BLE001 - a reader fails in many ways, and may quote a value
         raise SecretRefused("yaml-invalid", "this is not YAML") from None
-    if sum(isinstance(event, DocumentStartEvent) for event in events) > 1:
+    if len(documents) > 1:
         message = "there are several documents in the file: write one a file"
         raise SecretRefused("document-unsupported", message)
-    if any(isinstance(event, AliasEvent) for event in events):
-        message = "aliases (*name) are not supported: write the value out"
-        raise SecretRefused("document-unsupported", message)
-    root = next(iter(documents), None)
-    _refuse_depth(root, 0)
-    return root
+    for root in documents:
+        _refuse_unclear(root, 0, set())
+    return next(iter(documents), None)
 
 
-def _refuse_depth(node: Node | None, depth: int) -> None:
+def _refuse_unclear(node: Node, depth: int, seen: set[int]) -> None:
+    """Refuse what parsers read differently, and what would be encrypted twice."""
     if depth > DEPTH_MAX + 2:
         raise SecretRefused("document-unsupported", "the document is nested too deeply")
+    if id(node) in seen:
+        message = "aliases (*name) are not supported: write the value out"
+        raise SecretRefused("document-unsupported", message)
+    seen.add(id(node))
     if isinstance(node, SequenceNode):
         for item in node.value:
-            _refuse_depth(item, depth + 1)
-    if isinstance(node, MappingNode):
+            _refuse_unclear(item, depth + 1, seen)
+    elif isinstance(node, MappingNode):
         for name, value in node.value:
             if not isinstance(name, ScalarNode):
                 raise SecretRefused("document-unsupported", "a name is no text: quote it")
-            _refuse_depth(value, depth + 1)
+            _refuse_unclear(value, depth + 1, seen)
+    elif str(node.tag).endswith(":int") and _OCTAL.fullmatch(str(node.value)):
+        where = f"line {node.start_mark.line + 1}"
+        message = f"{where}: a number with a leading zero means two things: quote it"
+        raise SecretRefused("value-unsupported", message)
 
 
 def _written(node: Node) -> Any:
