@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -64,10 +65,24 @@ def secrets(repository: Path) -> Secrets:
     return run
 
 
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `flotilla secrets init dev` makes: a key and a repository, to be copied."""
+    folder = tmp_path_factory.mktemp("prepared")
+    shutil.copytree(SHIPPED, folder / "repository" / "deploy" / "secrets" / "templates")
+    result = CliRunner().invoke(
+        app,
+        ["secrets", "init", "dev", "--root", str(folder / "repository")],
+        env={"SOPS_AGE_KEY_FILE": str(folder / "keys" / "keys.txt"), "SOPS_AGE_KEY": None},
+    )
+    assert result.exit_code == ExitCode.OK, result.output
+    return folder
+
+
 @pytest.fixture
-def made(secrets: Secrets, repository: Path) -> Path:
+def made(prepared: Path, repository: Path, tmp_path: Path) -> Path:
     """The repository with secrets for `dev`."""
-    assert secrets("init", "dev").exit_code == ExitCode.OK
+    shutil.copytree(prepared, tmp_path, dirs_exist_ok=True)
     return repository
 
 
@@ -428,7 +443,7 @@ HARMS: list[Callable[[Path], None]] = [
     _write(COUNTER, f"kind: Secret\nstringData: [\n  A: '{CANARY}\n"),
     _write(COUNTER, f"a: !!int {CANARY}\nb: !!binary {CANARY}-\nc: !!float {CANARY}\n"),
     _write(COUNTER, f"a: {CANARY}\nsops: {{mac: {CANARY}, age: {CANARY}}}\n"),
-    lambda _: Path(os.environ["SOPS_AGE_KEY_FILE"]).write_text(f"AGE-SECRET-KEY-1{CANARY}\n"),
+    lambda root: _write("keys/keys.txt", f"AGE-SECRET-KEY-1{CANARY}\n")(root.parent),
 ]
 ARGUMENTS = [
     ("keygen",),

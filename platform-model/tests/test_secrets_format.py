@@ -10,18 +10,6 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
-from flotilla_platform.testing.secret_files import (
-    MOMENT,
-    NOW,
-    CountedEntropy,
-    lock,
-    make_key,
-    plain_data,
-    sealed,
-    spelled,
-    unlock,
-    walk,
-)
 
 from flotilla_platform.secrets import dotenv_files, yaml_files
 from flotilla_platform.secrets.age import parse_identities, unwrap, wrap
@@ -35,6 +23,18 @@ from flotilla_platform.secrets.sealing import (
     seal_text,
 )
 from flotilla_platform.secrets.sops import Rules, decrypt_value, encrypt_value
+from flotilla_platform.testing.secret_files import (
+    MOMENT,
+    NOW,
+    CountedEntropy,
+    lock,
+    make_key,
+    plain_data,
+    sealed,
+    spelled,
+    unlock,
+    walk,
+)
 
 VECTORS = Path(__file__).parent / "sops_vectors"
 PUBLISHED = {
@@ -90,7 +90,7 @@ deep:
       value: "y # z"
     - last
 """
-FLAT = "# who may know\nA=hunter2\nB=two\\nlines\nEMPTY=\nC=x=y\n"
+FLAT = "# who may know\nA=hunter2\n\n#\nB=two\\nlines\nEMPTY=\nC=x=y\n"
 
 
 @pytest.mark.parametrize("name", PLAIN)

@@ -13,7 +13,7 @@ _AGE = re.compile(r"age__list_(\d{1,2})__map_(recipient|enc)")
 
 
 class DotenvTree(dict[Any, Any]):
-    """Names and values in order; a comment is an entry whose name is its place and its value null."""
+    """Names and values; `lines` has them in order, with the comments and blank lines between."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ def parse(text: str) -> Any:
     for number, line in enumerate(text.split("\n"), start=1):
         name, equals, value = line.partition("=")
         if not line or line.startswith("#"):
-            tree.lines.append(("#", line[1:] if line else ""))
+            tree.lines.append(("#", line))
         elif not equals or not name:
             message = f"line {number} is neither a comment nor NAME=value"
             raise SecretRefused("dotenv-invalid", message)
@@ -71,11 +71,11 @@ def emit(tree: Any, metadata: Metadata | None) -> str:
     lines, said = list[str](), set[str]()
     for kind, text in [*getattr(tree, "lines", []), *(("=", name) for name in tree)]:
         if kind == "#":
-            lines.append(f"#{text}")
+            lines.append(text)
         elif text in tree and text not in said:
             said.add(text)
             lines.append(f"{text}={_one_line(text, tree[text])}")
-    while lines and lines[-1] == "#":
+    while lines and not lines[-1]:
         lines.pop()
     if metadata is not None:
         flat = _flatten(write_metadata(metadata))

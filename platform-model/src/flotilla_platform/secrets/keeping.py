@@ -171,12 +171,13 @@ def set_secret(
     _values(tree)[name] = value.get_secret_value()
     try:
         plain = form.emit(tree, None)
-        if _values(form.parse(plain))[name] != value.get_secret_value():
-            message = f"the value of {name} cannot be said in this kind of file: encode it"
-            raise SecretRefused("value-unsupported", message)
+        kept = _values(form.parse(plain))[name] == value.get_secret_value()
         text = reseal_text(form, plain, opened, now=now, entropy=entropy)
     except SecretRefused as error:
         raise named(file, error) from None
+    if not kept:
+        message = f"{file}: the value of {name} cannot be said in such a file: encode it"
+        raise SecretRefused("value-unsupported", message)
     write_text(file, text, mode=file.stat().st_mode & 0o777)
 
 

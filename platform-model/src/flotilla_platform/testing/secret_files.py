@@ -32,6 +32,7 @@ class CountedEntropy:
         self.calls = 0
 
     def __call__(self, size: int) -> bytes:
+        """Return the next bytes."""
         self.calls += 1
         return hashlib.shake_256(str(self.calls).encode()).digest(size)
 
