@@ -4,8 +4,9 @@
                           ▲ leases ▲──acquire──────┘                                          │
                           └──────────── what the stream lacks ────────────────────────────────┴─▶ views
 
-The real `Relay`, `Handshake`, `Leadership`, `Projector` and `Parking`, run by what their services run
-them with. In memory: the store, the leases, the broker's stream, and the views (SQLite without a file).
+The real `Relay`, `Handshake`, `Leadership`, `Projector`, `Partition` and `Parking`, run by what their
+services run them with. In memory: the store, the leases, the broker's stream, and the views (SQLite
+without a file; the journal is folded in one to three parts).
 Every call may be lost before or after it was done, late or deadly to its caller; processes are paused
 right before a call is sent, killed, stopped in order and started again; commits become visible in
 another order than that of their positions; the broker loses connections, its tail, everything.
@@ -71,7 +72,9 @@ class World:
         clock = Process("clock", self.network)
         disk, broker, database = Disk(clock, self._hide), Broker(fenced), Database()
         self.shared = Shared(self.rng, disk, MemoryLeases(clock), broker, database, **parts)
-        self._copy, self._view = CopyCheck(disk, broker), ViewCheck(disk, database)
+        self.shared.partitions = self.rng.choice([1, 1, 2, 3])
+        self._copy = CopyCheck(disk, broker)
+        self._view = ViewCheck(disk, database, self.shared.journal)
         self.shared.view_moved = self._view
         self.network.after_each = self._check
         self._alive: dict[str, Process] = {}

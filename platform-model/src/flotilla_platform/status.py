@@ -21,6 +21,7 @@ from flotilla.lag import projection_lag
 from flotilla.lease import LeaseStatus
 from flotilla.outbox import LogStatus
 from flotilla.parked import ParkedCount, parked_counts
+from flotilla.partition import whole_name
 from flotilla.projection import Checkpoint
 from flotilla.replica import LEADERLESS_MAX_S, Led, led
 from flotilla.stores import ServiceStore, open_leases, open_store, open_views
@@ -60,7 +61,10 @@ class LogRow(BaseModel):
 
 
 class ProjectionRow(BaseModel):
-    """One projection: where it is in its log, and how far that is from the log's head."""
+    """One projection: where it is in its log, and how far that is from the log's head.
+
+    One in partitions is where the slowest of them is.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -82,6 +86,8 @@ class ProjectionRow(BaseModel):
     """How long nobody has; None while somebody does, or when nobody ever did."""
     diverged: str | None = None
     """Why its checkpoint is none of this log, in words; None when it is one."""
+    partitions: tuple["ProjectionRow", ...] = ()
+    """Its partitions, by number, each told as a projection; none when it is folded in one part."""
 
 
 class Status(BaseModel):
@@ -161,13 +167,15 @@ async def _read_projections(
             ):
                 parked = {(c.projection, c.log): c for c in await parked_counts(views)}
                 leases = await read_leases(runtime.stores[name], name)
+                parts = list[ProjectionRow]()
                 for projection, log, checkpoint in await views.checkpoints():
                     of = (log, logs.get(log), stores.get(log))
                     row = await _projection_row(projection, of, checkpoint, clock)
                     row = _with_parked(row, parked.get((projection, log)), clock)
                     owner = led(leases, projection_lease(projection, log))
                     owned = {"owner": owner.holder, "ownerless_s": _rounded(owner.since_s)}
-                    rows.append(row.model_copy(update=owned))
+                    parts.append(row.model_copy(update=owned))
+                rows += _wholes(parts)
         except _UNREADABLE as error:
             problems.append(f"the read models of {name!r} cannot be read: {error}")
     return tuple(rows)
@@ -208,6 +216,31 @@ async def _projection_row(
         lag_events=lag.events,
         lag_s=round(lag.seconds, 3),
         diverged=await divergence(store, checkpoint),
+    )
+
+
+def _wholes(rows: Sequence[ProjectionRow]) -> list[ProjectionRow]:
+    """Return one row a projection: its own, or what its partitions come to."""
+    of: dict[tuple[str, str], list[ProjectionRow]] = {}
+    for row in sorted(rows, key=lambda r: (len(r.projection), r.projection)):
+        of.setdefault((whole_name(row.projection), row.log), []).append(row)
+    return [_whole(name, parts) for (name, _), parts in sorted(of.items())]
+
+
+def _whole(name: str, parts: Sequence[ProjectionRow]) -> ProjectionRow:
+    if parts[0].projection == name and len(parts) == 1:
+        return parts[0]
+    slowest = min(parts, key=lambda part: part.checkpoint)
+    return slowest.model_copy(
+        update={
+            "projection": name,
+            "ownerless_s": max((p.ownerless_s for p in parts if p.ownerless_s), default=None),
+            "parked_events": sum(part.parked_events for part in parts),
+            "parked_keys": sum(part.parked_keys for part in parts),
+            "parked_oldest_s": max(part.parked_oldest_s for part in parts),
+            "diverged": next((part.diverged for part in parts if part.diverged), None),
+            "partitions": tuple(parts),
+        }
     )
 
 
