@@ -174,6 +174,7 @@ async def relay(shared: Shared, process: Process) -> None:
         message_of,
         on_handshake=lambda case: process.network.note(process.name, "handshake", case),
         leads=lambda: leadership.trusted,
+        lease=lambda: leadership.won,
         batch_messages_max=BATCH_MAX,
     )
     ear = cast("Ear", _Doorbell(process, shared.rng))

@@ -10,8 +10,6 @@ without a file; the journal is folded in one to three parts).
 Every call may be lost before or after it was done, late or deadly to its caller; processes are paused
 right before a call is sent, killed, stopped in order and started again; commits become visible in
 another order than that of their positions; the broker loses connections, its tail, everything.
-
-Left out, as docs/adr/0010 says: a broker that loses its tail while a record is under way.
 """
 
 import asyncio
@@ -70,8 +68,9 @@ class World:
         self.rng = random.Random(seed)
         self.network = Network(self.rng, Weather.of(self.rng))
         clock = Process("clock", self.network)
-        disk, broker, database = Disk(clock, self._hide), Broker(fenced), Database()
-        self.shared = Shared(self.rng, disk, MemoryLeases(clock), broker, database, **parts)
+        leases, broker, database = MemoryLeases(clock), Broker(fenced), Database()
+        disk = Disk(clock, leases, self._hide)
+        self.shared = Shared(self.rng, disk, leases, broker, database, **parts)
         self.shared.partitions = self.rng.choice([1, 1, 2, 3])
         self._copy = CopyCheck(disk, broker)
         self._view = ViewCheck(disk, database, self.shared.journal)
@@ -130,14 +129,11 @@ class World:
         elif happens(0.1):
             victim.pause(self.rng.random() * 6)
         broker = self.shared.broker
-        if happens(self._breaks * 0.2):
-            length = len(broker.stream.messages)
+        length = len(broker.stream.messages)
+        if happens(self._breaks * (0.6 if self.network.under_way["record"] else 0.2)):
             keep = self.rng.choice([length, 0, self.rng.randint(0, length), max(0, length - 1)])
-            if keep == length or not self.network.under_way["record"]:
-                self.network.note(
-                    "broker", "loses", f"its connections, and {length - keep} messages"
-                )
-                broker.lose(keep)
+            self.network.note("broker", "loses", f"its connections, and {length - keep} messages")
+            broker.lose(keep)
 
     def _calm_down(self) -> None:
         self.network.note("world", "calm")
