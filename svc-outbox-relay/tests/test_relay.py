@@ -492,7 +492,12 @@ class Ledger:
         await self.world.take_time()
         return found
 
-    async def record(self, offsets: Sequence[tuple[int, Offset]]) -> None:
+    async def record(
+        self,
+        offsets: Sequence[tuple[int, Offset]],
+        *,
+        lease: Lease | None = None,  # noqa: ARG002 - there are none in this world
+    ) -> None:
         world = self.world
         world.recording += 1
         try:

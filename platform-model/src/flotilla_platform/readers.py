@@ -25,8 +25,8 @@ from flotilla_platform.showing import make_console, plain, table_of
 READERS_HELP = (
     "Who reads the logs, and how far it said it was.\n\n"
     "A ledger is pruned only behind all of its readers, and one that fell silent holds it: only you "
-    "know whether it comes back. `forget` one that is gone for good, such as the partitions of a projection "
-    "that is folded in another number of them now."
+    "know whether it comes back. `forget` one that is gone for good, such as the partitions of a "
+    "projection that is folded in another number of them now."
 )
 LIST_EXAMPLES = (
     "flotilla readers list",
