@@ -49,9 +49,9 @@ class CounterView:
     """
 
     partitions: int = 1
+    log: str = SERVICE
 
     name = NAME
-    log = SERVICE
     staleness_budget_s = 5.0
     replayable = True
     """An event says where its counter stands, and never puts it back: folding it again is harmless."""
