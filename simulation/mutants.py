@@ -101,6 +101,25 @@ class SkipsOnError(Projector):
             self.checkpoint = Checkpoint(end)
 
 
+@dataclass(slots=True)
+class RecordsForAnybody:
+    """An outbox that does not ask whether the lease is the newest."""
+
+    outbox: Outbox
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.outbox, name)
+
+    async def record(
+        self,
+        offsets: Sequence[tuple[int, Offset]],
+        *,
+        lease: Lease | None = None,  # noqa: ARG002 - as the real one
+    ) -> None:
+        """Record for whoever led once."""
+        await self.outbox.record(offsets)
+
+
 class TrustsTooLong(Leadership):
     """Believes to lead for twice as long as its lease lives."""
 
@@ -130,6 +149,10 @@ async def _nothing(_view: ViewSession) -> None:
     """Write nothing."""
 
 
+def _for_anybody(outbox: Outbox) -> Outbox:
+    return cast("Outbox", RecordsForAnybody(outbox))
+
+
 def _by_position(outbox: Outbox) -> Outbox:
     return cast("Outbox", CursorByPosition(outbox))
 
@@ -147,6 +170,7 @@ MUTANTS: Mapping[str, Mapping[str, Any]] = {
 """What `run` is given to leave a safeguard out."""
 RARE: Mapping[str, Mapping[str, Any]] = {
     "late-release": {"leadership": ReleasesLate},
+    "record-for-anybody": {"outbox": _for_anybody},
     "believe-the-stream": {"projector": BelievesTheStream},
 }
 """What takes hundreds of seeds to find, or more: for the command line. Each has its own test."""

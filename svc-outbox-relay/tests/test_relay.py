@@ -8,12 +8,13 @@ from typing import cast
 
 import pytest
 
-from flotilla import Corrupt, Offset, Outbox, OutboxEntry, Unavailable
+from flotilla import Corrupt, Lease, LeaseLost, Offset, Outbox, OutboxEntry, Unavailable
 from flotilla.background import Background
 from flotilla.doorbell import Ear as Ears
 from flotilla.outbox import START
 from flotilla.store import Append, StreamId, Unit, Version
 from flotilla.stores.memory import MemoryStore
+from flotilla.stores.memory_leases import MemoryLeases
 from flotilla.testing import new_event
 from svc_outbox_relay.log_stream import LogStream, Message, PublishedMessage, WrongLastSequence
 from svc_outbox_relay.main import keep_relaying
@@ -38,6 +39,7 @@ def a_relay(
     *,
     kind: type[Relay] = Relay,
     leads: Callable[[], bool] = lambda: True,
+    lease: Lease | None = None,
 ) -> Relay:
     heard = cases if cases is not None else []
     return kind(
@@ -47,6 +49,7 @@ def a_relay(
         message_of,
         on_handshake=heard.append,
         leads=leads,
+        lease=lambda: lease,
         batch_messages_max=3,
         batch_bytes_max=100,
     )
@@ -279,10 +282,12 @@ class SlowLedger(MemoryStore):
         super().__init__()
         self.recording, self.may_record = asyncio.Event(), asyncio.Event()
 
-    async def record(self, offsets: Sequence[tuple[int, Offset]]) -> None:
+    async def record(
+        self, offsets: Sequence[tuple[int, Offset]], *, lease: Lease | None = None
+    ) -> None:
         self.recording.set()
         await self.may_record.wait()
-        await super().record(offsets)
+        await super().record(offsets, lease=lease)
 
 
 async def test_what_is_published_and_not_recorded_is_two_batches_at_most() -> None:
@@ -331,6 +336,49 @@ async def test_a_batch_has_so_many_bytes_at_most_and_a_great_event_goes_alone() 
     assert 5 == await relay.relay(await relay.handshake())
 
     assert [2, 1, 1, 1] == stream.batches
+
+
+@pytest.mark.parametrize("fenced", [True, False])
+async def test_a_record_that_arrives_late_is_refused_once_another_one_leads(fenced: bool) -> None:
+    """The broker lost what was published with it, and these offsets are others' by now.
+
+    Not fenced, it comes between the next leader's publish and record, and the log contradicts itself.
+    """
+
+    class Overtaken(MemoryLogStream):
+        async def publish(self, messages: Sequence[Message], *, after: Offset) -> None:
+            await super().publish(messages, after=after)
+            if not refused:
+                refused.append(await late_record())
+
+    refused: list[bool] = []
+    leases = MemoryLeases()
+    store, stream = MemoryStore(leases=leases), Overtaken()
+    await commit(store, 3)
+    dead = await leases.acquire("relay", "dead", ttl_s=60)
+    assert dead
+    published = [(2, Offset(1)), (3, Offset(2))]  # position 1 was not visible yet, and then lost
+
+    async def late_record() -> bool:
+        try:
+            await store.record(published, lease=dead if fenced else None)
+        except LeaseLost:
+            return True
+        return False
+
+    await leases.release(dead)
+    lease = await leases.acquire("relay", "next", ttl_s=60)
+    relay = a_relay(store, stream, lease=lease)
+
+    if fenced:
+        assert 3 == await relay.relay(await relay.handshake())
+        await exact_copy(store, stream)
+    else:
+        with pytest.raises((Corrupt, WrongLastSequence)):
+            await relay.relay(await relay.handshake())
+        with pytest.raises(Corrupt):
+            await relay.handshake()
+    assert [fenced] == refused
 
 
 async def test_what_was_pruned_is_where_a_lost_stream_begins() -> None:
@@ -465,7 +513,12 @@ class Ledger:
         await self.world.take_time()
         return found
 
-    async def record(self, offsets: Sequence[tuple[int, Offset]]) -> None:
+    async def record(
+        self,
+        offsets: Sequence[tuple[int, Offset]],
+        *,
+        lease: Lease | None = None,  # noqa: ARG002 - there are none in this world
+    ) -> None:
         world = self.world
         world.recording += 1
         try:

@@ -42,6 +42,7 @@ from flotilla_platform.options import (
 )
 from flotilla_platform.parking import parked_app
 from flotilla_platform.planning import find_topology, make_plan
+from flotilla_platform.readers import readers_app
 from flotilla_platform.reading import find_model, read_platform
 from flotilla_platform.rebuilding import REBUILD_EXAMPLES, rebuild
 from flotilla_platform.recounting import EVENTS_EXAMPLES, events
@@ -238,6 +239,7 @@ app.command("why-late", epilog=_examples(*WHY_LATE_EXAMPLES))(why_late)
 app.add_typer(parked_app(_examples), name="parked")
 app.add_typer(model_app(_examples), name="model")
 app.add_typer(secrets_app(_examples), name="secrets")
+app.add_typer(readers_app(_examples), name="readers")
 app.command(epilog=_examples(*REBUILD_EXAMPLES))(rebuild)
 app.command(epilog=_examples(*REPLAY_EXAMPLES))(replay)
 

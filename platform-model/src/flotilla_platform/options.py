@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from flotilla.partition import PARTITIONS_MAX
 from flotilla_platform.asking import EVENTS_MAX, LIMIT_EVENTS, VERSION_MAX
 
 TOPOLOGY = "single"
@@ -172,6 +173,15 @@ RollbackOption = Annotated[
 ]
 ForgetOldOption = Annotated[
     bool, typer.Option("--forget-old", help="Drop the view kept for --rollback, and end.")
+]
+PartitionsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--partitions",
+        min=1,
+        max=PARTITIONS_MAX,
+        help="Fold it in so many parts after the swap; its projectors are started with as many.",
+    ),
 ]
 FromOffsetOption = Annotated[
     int | None,

@@ -121,13 +121,11 @@ async def retry_parked(runtime: Runtime, projection: str, key: str | None) -> Re
 
     """
     found = await _find(runtime, projection, key)
-    keys = {(service, parked.key): None for service, parked in found}  # in the order of the log
+    keys = {(service, of.projection, of.key): None for service, of in found}  # ordered as the log
     if not keys:
         raise _nothing(projection, key, None)
     async with NatsBus(runtime.nats_url, name="flotilla-parked") as bus:
-        return Retried(
-            keys=tuple([await _retry(bus, service, projection, key) for service, key in keys])
-        )
+        return Retried(keys=tuple([await _retry(bus, *which) for which in keys]))
 
 
 async def _retry(bus: NatsBus, service: str, projection: str, key: str) -> RetriedKey:

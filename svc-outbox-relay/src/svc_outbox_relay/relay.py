@@ -21,6 +21,7 @@ What each failure leads to:
   and records them; the loop that fails cancels the other, and none goes on alone;
 - dies between read and publish: nothing happened;
 - paused, and woken when another one leads: it asks `leads` before it publishes and before it records;
+  paused after that, its record is refused in the store: `lease` is not the newest any more;
 - a zombie, or a second relay: the broker refuses its batch, because the sequence moved on;
 - a zombie whose stale offset fits again, because the broker lost its tail: the ledger has moved on
   (checked right before every publish), and a connection that was lost since the handshake is a doubt;
@@ -36,7 +37,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from flotilla import Corrupt, Offset, Outbox, OutboxEntry
+from flotilla import Corrupt, Lease, Offset, Outbox, OutboxEntry
 from svc_outbox_relay.handshake import Handshake
 from svc_outbox_relay.log_stream import LogStream, Message, WrongLastSequence
 
@@ -85,10 +86,7 @@ class Published:
 
 @dataclass(frozen=True, slots=True)
 class Relay:
-    """One log's relay. `message` says how an entry is published, `leads` whether we may still do it.
-
-    `rang` is set by whoever knows that something was committed: then it looks again at once.
-    """
+    """One log's relay. `message` says how an entry is published, `leads` whether we may still do it."""
 
     log: str
     outbox: Outbox
@@ -97,13 +95,16 @@ class Relay:
     on_handshake: Callable[[str], None] = lambda _case: None
     on_recorded: Callable[[int], object] = lambda _events: None
     leads: Callable[[], bool] = lambda: True
+    lease: Callable[[], Lease | None] = lambda: None
+    """Under which offsets are recorded: nothing is, once somebody else has led."""
     rang: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set by whoever knows that something was committed: then it is looked for at once."""
     batch_messages_max: int = BATCH_MESSAGES_MAX
     batch_bytes_max: int = BATCH_BYTES_MAX
 
     async def handshake(self) -> Offset:
         """Make ledger and stream agree; return the last offset of both. Raises as `Handshake`."""
-        settle = (self._messages, self.on_handshake, self.batch_messages_max)
+        settle = (self._messages, self.on_handshake, self.batch_messages_max, self.lease)
         return await Handshake(self.log, self.outbox, self.stream, *settle).shake()
 
     async def relay(self, last: Offset) -> Offset:
@@ -169,7 +170,8 @@ class Relay:
         first = published.last + 1 - len(published.positions)
         published.recording = len(positions)
         try:
-            await self.outbox.record([(p, Offset(o)) for o, p in enumerate(positions, first)])
+            given = [(p, Offset(o)) for o, p in enumerate(positions, first)]
+            await self.outbox.record(given, lease=self.lease())
         except Corrupt as error:
             if await self.outbox.last_offset() < first:
                 raise
