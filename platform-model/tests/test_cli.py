@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from flotilla_platform.cli import Commands
 from flotilla_platform.exit_codes import ExitCode
+from flotilla_platform.on_demand import Later
+from flotilla_platform.testing import COMMAND, environment
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -21,7 +24,7 @@ def refusal(result: subprocess.CompletedProcess[str]) -> tuple[int, str]:
     return result.returncode, line
 
 
-COMMANDS = ["", "up", "status", "events", "why-late", "doctor", "topologies"]
+COMMANDS = ["", "up", "status", "events", "why-late", "rebuild", "replay", "doctor", "topologies"]
 PARKED = ["parked list", "parked show", "parked retry", "parked discard"]
 
 
@@ -32,6 +35,62 @@ def test_help_teaches(run: Run, command: str) -> None:
     assert "Examples" in result.stdout
     assert f"$ flotilla {command}".rstrip() in result.stdout
     assert "\x1b" not in result.stdout
+
+
+def imported_by(*arguments: str, status: ExitCode, folder: Path) -> set[str]:
+    """Return every module that a `flotilla` of its own imports."""
+    ends = f"try: main({list(arguments)!r})\nexcept SystemExit as end: assert end.code == {status}"
+    code = f"import sys\nfrom flotilla_platform.cli import main\n{ends}\nprint(*sys.modules)"
+    ran = subprocess.run(
+        [*COMMAND[:1], "-c", code],
+        capture_output=True,
+        check=True,
+        cwd=folder,
+        env=environment({}),
+        text=True,
+    )
+    return set(ran.stdout.splitlines()[-1].split())
+
+
+FLEET = {"asyncpg", "faststream", "granian", "libsql", "litestar", "nats", "opentelemetry.sdk"}
+"""What only a process that runs a fleet, or asks one, may wait for."""
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"]])
+def test_help_waits_for_nothing_that_it_does_not_show(tmp_path: Path, arguments: list[str]) -> None:
+    found = imported_by(*arguments, status=ExitCode.OK, folder=tmp_path)
+    assert set() == found & (FLEET | {"asyncio", "flotilla", "ruamel.yaml", "structlog"})
+    assert {"pydantic"} & found == ({"pydantic"} if arguments == ["--version"] else set()), (
+        "typer's own, as soon as there is an option to parse"
+    )
+    assert {name for name in found if name.startswith("flotilla_")} == {
+        "flotilla_platform",
+        *(
+            f"flotilla_platform.{name}"
+            for name in ("answering", "cli", "exit_codes", "limits", "on_demand", "options")
+        ),
+    }, "import it in the command, or register the command as `Later`"
+
+
+def test_the_topologies_are_told_without_the_kernel(tmp_path: Path) -> None:
+    found = imported_by("topologies", status=ExitCode.OK, folder=tmp_path)
+    assert set() == found & (FLEET | {"flotilla", "structlog"})
+
+
+def test_status_brings_no_framework_and_no_driver_that_it_does_not_use(tmp_path: Path) -> None:
+    found = imported_by("status", status=ExitCode.NOT_RUNNING, folder=tmp_path)
+    assert set() == found & (FLEET - {"nats"})
+
+
+@pytest.mark.parametrize("entry", Commands.later, ids=lambda entry: entry.name)
+def test_help_says_of_a_command_what_its_own_help_begins_with(entry: Later) -> None:
+    app = entry.load(Commands.epilog_of)
+    own = (
+        app.info.help
+        if entry.where.endswith("_app")
+        else app.registered_commands[0].callback.__doc__
+    )
+    assert str(own).splitlines()[0] == entry.summary
 
 
 def test_help_names_every_exit_status(run: Run) -> None:
