@@ -1,14 +1,18 @@
 """A model of one's own in a folder, and fleets that run it."""
 
+import logging
 import os
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 import pytest
+import structlog
 
 from flotilla.testing import servers
+from flotilla_platform.cli import main
 from flotilla_platform.testing import (
     COMMAND,
     Fleet,
@@ -58,13 +62,55 @@ def write_model(tmp_path: Path) -> WriteModel:
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Run:
-    """Run `flotilla` to its end, in the test's folder."""
+def run_process(tmp_path: Path) -> Run:
+    """Run `flotilla` to its end, in the test's folder, as a process of its own."""
 
     def flotilla(*arguments: object, **env: str) -> subprocess.CompletedProcess[str]:
         return run_flotilla(tmp_path, *arguments, env=ENV | env)
 
     return flotilla
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_process: Run) -> Run:
+    """Run `flotilla` to its end, in the test's folder: what `run_process` does, in this process.
+
+    The same `main` gets the same arguments, folder and environment, and writes to the same places;
+    only the interpreter is already there. Fleets that it asks are processes all the same, and `up`
+    is one always: its signals are its process's, and its last resort is to end that at once.
+    """
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+
+    def flotilla(*arguments: object, **env: str) -> subprocess.CompletedProcess[str]:
+        if arguments[:1] == ("up",):
+            return run_process(*arguments, **env)
+        out, err = StringIO(), StringIO()
+        with monkeypatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+            patch.chdir(tmp_path)
+            for name in set(os.environ) - set(wanted := environment(ENV | env)):
+                patch.delenv(name)
+            for name, value in wanted.items():
+                patch.setenv(name, value)
+            with unconfigured_logging(), pytest.raises(SystemExit) as end:
+                main(list(map(str, arguments)))
+        return subprocess.CompletedProcess(
+            list(map(str, arguments)), int(str(end.value.code)), out.getvalue(), err.getvalue()
+        )
+
+    return flotilla
+
+
+@contextmanager
+def unconfigured_logging() -> Iterator[None]:
+    """Forget what a command has configured for its process."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    try:
+        yield
+    finally:
+        root.handlers[:], root.level = handlers, level
+        logging.captureWarnings(capture=False)
+        structlog.reset_defaults()
 
 
 @pytest.fixture

