@@ -5,6 +5,7 @@ import os
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from functools import partial
 from io import StringIO
 from pathlib import Path
 
@@ -34,31 +35,41 @@ Begin = Callable[..., subprocess.Popen[str]]
 Up = Callable[..., Fleet]
 
 
+def write(root: Path, *names: str, engine: str = "libsql", **entrypoints: str) -> Path:
+    """Write a model whose one topology runs the named services of `tiny_services`."""
+    for folder in ("services", "topologies"):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    for name in names:
+        entrypoint = entrypoints.get(name, f"tiny_services:{name.replace('-', '_')}")
+        (root / "services" / f"{name}.yaml").write_text(
+            f"name: {name}\nsummary: A test's own.\nentrypoint: {entrypoint}\n"
+            f"log: {'keeps' if name == 'keeps' else 'null'}\n"
+            f"needs: {NEEDS.get(name, '[bus]')}\n"
+            + ("read_models: tiny_services:read_models\n" if name == "folds" else "")
+        )
+    (root / "topologies" / "single.yaml").write_text(
+        "name: single\nsummary: A test's own.\nkind: one-process\nresources:\n"
+        f"  store: {{ engine: {engine}, server: embedded }}\n"
+        "  bus: { engine: nats, server: embedded }\ndeployables:\n"
+        f"  - name: fleet\n    services: [{', '.join(names)}]\n"
+    )
+    return root
+
+
 @pytest.fixture
 def write_model(tmp_path: Path) -> WriteModel:
-    """Write a model whose one topology runs the named services of `tiny_services`."""
+    """Write a model, as `write` does, into the test's folder."""
+    return partial(write, tmp_path / "model")
 
-    def write(*names: str, engine: str = "libsql", **entrypoints: str) -> Path:
-        root = tmp_path / "model"
-        for folder in ("services", "topologies"):
-            (root / folder).mkdir(parents=True, exist_ok=True)
-        for name in names:
-            entrypoint = entrypoints.get(name, f"tiny_services:{name.replace('-', '_')}")
-            (root / "services" / f"{name}.yaml").write_text(
-                f"name: {name}\nsummary: A test's own.\nentrypoint: {entrypoint}\n"
-                f"log: {'keeps' if name == 'keeps' else 'null'}\n"
-                f"needs: {NEEDS.get(name, '[bus]')}\n"
-                + ("read_models: tiny_services:read_models\n" if name == "folds" else "")
-            )
-        (root / "topologies" / "single.yaml").write_text(
-            "name: single\nsummary: A test's own.\nkind: one-process\nresources:\n"
-            f"  store: {{ engine: {engine}, server: embedded }}\n"
-            "  bus: { engine: nats, server: embedded }\ndeployables:\n"
-            f"  - name: fleet\n    services: [{', '.join(names)}]\n"
-        )
-        return root
 
-    return write
+@pytest.fixture(scope="module")
+def telling(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    """One fleet for all tests of a module that only look: a log with two streams, told once."""
+    folder = tmp_path_factory.mktemp("telling")
+    root = write(folder / "model", "keeps", keeps="tiny_services:tells")
+    with start_fleet(folder, "--model", root, "--port", 0, env=ENV) as fleet:
+        fleet.runtime()
+        yield fleet
 
 
 @pytest.fixture
