@@ -5,7 +5,7 @@ What a command needs is imported when it runs: `flotilla --help` starts at once.
 """
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from flotilla_platform.runtime import Runtime
     from flotilla_platform.status import Status
 
-WATCH_INTERVAL_S = 1.0
 TELEMETRY_STOP_TIMEOUT_S = 1.0
 
 
@@ -221,6 +220,7 @@ def status(
     from flotilla.clock import SystemClock
     from flotilla_platform.runtime import find_running
     from flotilla_platform.status import read_status
+    from flotilla_platform.watching import keep_showing, show
 
     where = data_directory(data, topology)
 
@@ -230,47 +230,13 @@ def status(
     def run() -> ExitCode:
         telemetry.configure("flotilla-status", log_level="error")
         if watch:
-            _watch(read, json=json)
+            keep_showing(read, SystemClock(), json=json)
             return ExitCode.OK
         found = read()
-        _print_status(found, json=json)
+        show(found, json=json)
         return ExitCode.OK if found.healthy else ExitCode.UNHEALTHY
 
     finish(run, debug=debug)
-
-
-def _print_status(found: "Status", *, json: bool) -> None:
-    from flotilla_platform.showing import make_console, show_status
-
-    if json:
-        typer.echo(found.model_dump_json())
-    else:
-        make_console().print(show_status(found))
-
-
-def _watch(read: "Callable[[], Status]", *, json: bool) -> None:
-    """Show the status again and again; Ctrl-C is how it ends, and no error."""
-    import asyncio
-
-    from rich.live import Live
-
-    from flotilla.clock import SystemClock
-    from flotilla_platform.showing import make_console, show_status
-
-    clock = SystemClock()
-    console = make_console()
-    try:
-        if json or not console.is_terminal:
-            while True:
-                _print_status(read(), json=json)
-                sys.stdout.flush()
-                asyncio.run(clock.sleep(WATCH_INTERVAL_S))
-        with Live(show_status(read()), console=console, auto_refresh=False) as live:
-            while True:
-                asyncio.run(clock.sleep(WATCH_INTERVAL_S))
-                live.update(show_status(read()), refresh=True)
-    except KeyboardInterrupt:
-        return
 
 
 @app.command(
