@@ -5,8 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from flotilla.partition import PARTITIONS_MAX
-from flotilla_platform.asking import EVENTS_MAX, LIMIT_EVENTS, VERSION_MAX
+from flotilla_platform.limits import EVENTS_MAX, LIMIT_EVENTS, PARTITIONS_MAX, VERSION_MAX
 
 TOPOLOGY = "single"
 """What runs when nobody chooses."""

@@ -22,11 +22,9 @@ from flotilla.parked import parked_counts
 from flotilla.replica import LEADERLESS_MAX_S, Led, led
 from flotilla.stores import ServiceStore, open_leases, open_store, open_views
 from flotilla_contracts.wire import event_stream, projection_lease, relay_lease
+from flotilla_platform.limits import LAG_MAX_S
 from flotilla_platform.runtime import Runtime
 from flotilla_platform.standing import ProjectionRow, projection_row, wholes, with_parked
-
-LAG_MAX_S = 10.0
-"""How far behind a log or a projection may be before `status` calls the fleet unhealthy."""
 
 MISMATCH_MAX_S = 3.0
 """How long stream and ledger may differ: the relay publishes first and records second."""
