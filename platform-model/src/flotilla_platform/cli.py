@@ -5,9 +5,10 @@ What a command needs is imported when it runs: `flotilla --help` starts at once.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from importlib.metadata import version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.markup import escape
@@ -38,8 +39,15 @@ from flotilla_platform.options import (
 )
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from flotilla.service import HttpBinding
+    from flotilla_platform.lines import Logging
+    from flotilla_platform.model import Layout, Platform
     from flotilla_platform.runtime import Runtime
     from flotilla_platform.status import Status
+
+    type Fleet = Callable[[Callable[[Runtime], None]], Coroutine[Any, Any, None]]
 
 TELEMETRY_STOP_TIMEOUT_S = 1.0
 
@@ -58,6 +66,11 @@ class Commands(OnDemandGroup):
 
     epilog_of = staticmethod(_examples)
     later = (
+        Later(
+            "serve",
+            "serving:serve",
+            "Run one deployable of a topology, in the foreground, until SIGTERM.",
+        ),
         Later(
             "events",
             "recounting:events",
@@ -109,6 +122,7 @@ app = typer.Typer(
         "flotilla doctor                        can this machine run a fleet?",
         "flotilla up                            run the topology `single`",
         "flotilla up -t single-postgres -p 0    on PostgreSQL, on any free port",
+        "flotilla up -t vps                     a process a service, supervised",
         "flotilla status --watch                how far every log and projection is",
         "flotilla events acme/counter/visits    what happened to one aggregate",
         "flotilla why-late counters             why is a projection behind?",
@@ -163,6 +177,8 @@ def up(
     Prints where the API, its documentation, the data and the broker are.
     One process owns a data directory at a time. Stopping takes less than
     five seconds; a second Ctrl-C ends it at once, and loses nothing either.
+    A topology of several processes runs them as children, and starts again
+    what ends; their lines come out here, each with the name of its process.
     """
 
     def run() -> ExitCode:
@@ -170,17 +186,18 @@ def up(
 
         from flotilla import telemetry
         from flotilla.service import HttpBinding
-        from flotilla_platform.launch import run_fleet
-        from flotilla_platform.planning import find_topology, make_plan
+        from flotilla_platform.lines import Logging, resolved
+        from flotilla_platform.planning import find_topology
         from flotilla_platform.reading import find_model, read_platform
 
         platform = read_platform(model or find_model())
         chosen = find_topology(platform, topology)
-        where = data_directory(data, topology)
-        plan = make_plan(platform, chosen, where, HttpBinding(host, port))
+        where, http = data_directory(data, topology), HttpBinding(host, port)
+        logging = Logging(resolved(log_format), log_level, otlp_endpoint)
+        name, fleet = _prepare(platform, chosen, where, http, logging)
         try:
             telemetry.configure(
-                chosen.deployables[0].name,
+                name,
                 log_format=log_format,
                 log_level=log_level,
                 otlp_endpoint=otlp_endpoint,
@@ -188,12 +205,28 @@ def up(
         except ImportError as error:
             raise Failure(ExitCode.USAGE, f"--otlp-endpoint cannot be used: {error}") from error
         try:
-            asyncio.run(run_fleet(plan, lambda runtime: _announce(runtime, json=json)))
+            asyncio.run(fleet(lambda runtime: _announce(runtime, json=json)))
         finally:
             telemetry.shutdown(TELEMETRY_STOP_TIMEOUT_S)
         return ExitCode.OK
 
     finish(run, debug=debug)
+
+
+def _prepare(
+    platform: "Platform", topology: "Layout", data: "Path", http: "HttpBinding", logging: "Logging"
+) -> "tuple[str, Fleet]":
+    """Return what our own log lines are called, and what runs the fleet."""
+    if topology.kind == "processes":
+        from flotilla_platform.supervising import make_processes_plan, run_processes
+
+        processes = make_processes_plan(platform, topology, data, http, logging)
+        return "supervisor", partial(run_processes, processes)
+    from flotilla_platform.launch import run_fleet
+    from flotilla_platform.planning import make_plan
+
+    plan = make_plan(platform, topology, data, http)
+    return topology.deployables[0].name, partial(run_fleet, plan)
 
 
 def _announce(runtime: "Runtime", *, json: bool) -> None:

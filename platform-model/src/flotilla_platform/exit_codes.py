@@ -35,6 +35,7 @@ class ExitCode(IntEnum):
     DIFFERENT = 13, "a read model is not what its log makes of it, or could not be compared"
     EVENT_REFUSED = 14, "a projection cannot fold an event: it is named; nothing was swapped"
     REFUSED = 15, "the projection cannot do that, or somebody else is doing it now"
+    SETTING_INVALID = 16, "an environment variable is missing, unknown or malformed: each is named"
     TOPOLOGY_INVALID = 20, "a topology of the model cannot be run (`flotilla model check`)"
     SECRET_REFUSED = 40, "a secret, a secret file or a key is refused: the line ends with a code"
     SECRETS_UNSAFE = (
