@@ -186,7 +186,8 @@ async def test_the_commands_for_operators_work_on_processes_too(
 async def ran(fleet: Fleet, *arguments: str) -> tuple[int | None, str]:
     """Run a command beside the fleet; return its exit status and what it said."""
     process = await asyncio.create_subprocess_exec(
-        *(FLOTILLA, *arguments, "--data", fleet.data),
+        FLOTILLA,
+        *(*arguments, "--data", str(fleet.data)),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
