@@ -5,10 +5,9 @@ What a command needs is imported when it runs: `flotilla --help` starts at once.
 """
 
 import sys
-from collections.abc import Callable, Coroutine, Sequence
-from functools import partial
+from collections.abc import Sequence
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 from rich.markup import escape
@@ -27,10 +26,7 @@ from flotilla_platform.options import (
     HostOption,
     JsonOption,
     LagOption,
-    LogFormatOption,
-    LogLevelOption,
     ModelOption,
-    OtlpOption,
     PortOption,
     TopologyOption,
     VersionOption,
@@ -39,17 +35,7 @@ from flotilla_platform.options import (
 )
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from flotilla.service import HttpBinding
-    from flotilla_platform.lines import Logging
-    from flotilla_platform.model import Layout, Platform
-    from flotilla_platform.runtime import Runtime
     from flotilla_platform.status import Status
-
-    type Fleet = Callable[[Callable[[Runtime], None]], Coroutine[Any, Any, None]]
-
-TELEMETRY_STOP_TIMEOUT_S = 1.0
 
 
 def _examples(*lines: str) -> str:
@@ -66,6 +52,7 @@ class Commands(OnDemandGroup):
 
     epilog_of = staticmethod(_examples)
     later = (
+        Later("up", "starting:up", "Run a fleet until Ctrl-C: its servers, its bus, its services."),
         Later(
             "serve",
             "serving:serve",
@@ -149,94 +136,6 @@ def root(context: typer.Context, *, show_version: VersionOption = False) -> None
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
         raise typer.Exit(ExitCode.USAGE)
-
-
-@app.command(
-    epilog=_examples(
-        "flotilla up",
-        "flotilla up --topology single-postgres --data /var/lib/flotilla",
-        "flotilla up --port 0 --json | head -1 | jq -r .api",
-        "FLOTILLA_PORT=9000 flotilla up --log-format json",
-    )
-)
-def up(
-    *,
-    topology: TopologyOption = TOPOLOGY,
-    data: DataOption = None,
-    port: PortOption = PORT,
-    host: HostOption = HOST,
-    log_format: LogFormatOption = "auto",
-    log_level: LogLevelOption = "info",
-    otlp_endpoint: OtlpOption = None,
-    model: ModelOption = None,
-    json: JsonOption = False,
-    debug: DebugOption = False,
-) -> None:
-    """Run a fleet until Ctrl-C: its servers, its bus, its services.
-
-    Prints where the API, its documentation, the data and the broker are.
-    One process owns a data directory at a time. Stopping takes less than
-    five seconds; a second Ctrl-C ends it at once, and loses nothing either.
-    A topology of several processes runs them as children, and starts again
-    what ends; their lines come out here, each with the name of its process.
-    """
-
-    def run() -> ExitCode:
-        import asyncio
-
-        from flotilla import telemetry
-        from flotilla.service import HttpBinding
-        from flotilla_platform.lines import Logging, resolved
-        from flotilla_platform.planning import find_topology
-        from flotilla_platform.reading import find_model, read_platform
-
-        platform = read_platform(model or find_model())
-        chosen = find_topology(platform, topology)
-        where, http = data_directory(data, topology), HttpBinding(host, port)
-        logging = Logging(resolved(log_format), log_level, otlp_endpoint)
-        name, fleet = _prepare(platform, chosen, where, http, logging)
-        try:
-            telemetry.configure(
-                name,
-                log_format=log_format,
-                log_level=log_level,
-                otlp_endpoint=otlp_endpoint,
-            )
-        except ImportError as error:
-            raise Failure(ExitCode.USAGE, f"--otlp-endpoint cannot be used: {error}") from error
-        try:
-            asyncio.run(fleet(lambda runtime: _announce(runtime, json=json)))
-        finally:
-            telemetry.shutdown(TELEMETRY_STOP_TIMEOUT_S)
-        return ExitCode.OK
-
-    finish(run, debug=debug)
-
-
-def _prepare(
-    platform: "Platform", topology: "Layout", data: "Path", http: "HttpBinding", logging: "Logging"
-) -> "tuple[str, Fleet]":
-    """Return what our own log lines are called, and what runs the fleet."""
-    if topology.kind == "processes":
-        from flotilla_platform.supervising import make_processes_plan, run_processes
-
-        processes = make_processes_plan(platform, topology, data, http, logging)
-        return "supervisor", partial(run_processes, processes)
-    from flotilla_platform.launch import run_fleet
-    from flotilla_platform.planning import make_plan
-
-    plan = make_plan(platform, topology, data, http)
-    return topology.deployables[0].name, partial(run_fleet, plan)
-
-
-def _announce(runtime: "Runtime", *, json: bool) -> None:
-    from flotilla_platform.showing import make_console, show_runtime
-
-    if json:
-        typer.echo(runtime.model_dump_json())
-    else:
-        make_console().print(show_runtime(runtime))
-    sys.stdout.flush()
 
 
 @app.command(
