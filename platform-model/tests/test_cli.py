@@ -67,6 +67,7 @@ def test_exit_statuses_never_change() -> None:
         "DIFFERENT": 13,
         "EVENT_REFUSED": 14,
         "REFUSED": 15,
+        "SETTING_INVALID": 16,
         "INTERRUPTED": 130,
     }
 
@@ -180,7 +181,11 @@ def test_topologies(run: Run) -> None:
     assert "single (default)" in listed
     assert "Everything in one process, on a libSQL file per service" in listed
     found = json.loads(run("topologies", "--json").stdout)
-    assert [topology["name"] for topology in found["topologies"]] == ["single", "single-postgres"]
+    assert [topology["name"] for topology in found["topologies"]] == [
+        "single",
+        "single-postgres",
+        "vps",
+    ]
 
 
 def test_a_bug_is_one_line_and_with_debug_a_traceback(

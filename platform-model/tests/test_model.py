@@ -55,13 +55,14 @@ def mistakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., l
 
 def test_what_is_shipped_is_right() -> None:
     platform = read_platform(find_model())
-    assert list(platform.topologies) == ["single", "single-postgres"]
+    assert list(platform.topologies) == ["single", "single-postgres", "vps"]
     assert set(platform.services) == {"counter", "outbox-relay", "projector", "web-bff"}
     for topology in platform.topologies.values():
         assert topology.services[-1] == "web-bff"
     assert {t.name: t.resources.store.engine for t in platform.topologies.values()} == {
         "single": "libsql",
         "single-postgres": "postgres",
+        "vps": "postgres",
     }
 
 
@@ -91,7 +92,7 @@ def test_a_wheel_carries_the_model_beside_the_code(
         (
             "[store, bus]",
             "[store, gpu]",
-            '5:16: "gpu" is unknown here; write one of: store, views, bus, http',
+            '5:16: "gpu" is unknown here; write one of: store, views, logs, bus, http',
         ),
         ("[store, bus]", "store", '5:8: needs: a list is expected, not "store"; write for example'),
         ("[store, bus]", "[store, bus, store]", "5:21: 'store' is here twice; remove one of them"),
@@ -179,9 +180,19 @@ def test_mistakes_in_a_service(
             "[web-bff]\n  - name: second\n    services: [counter]\n",
             (
                 "10:5: the deployable 'second' would be a second process, and a topology of the "
-                "kind 'one-process' runs exactly one; move its services to 'fleet'; topologies of "
-                "more processes are another kind, which this version does not have yet"
+                "kind 'one-process' runs exactly one; move its services to 'fleet', or write "
+                "`kind: processes`"
             ),
+        ),
+        (
+            "    services: [counter, web-bff]\n",
+            "    services: [counter, web-bff]\n    replicas: 2\n",
+            "10:15: a topology of the kind 'one-process' runs one process, not 2; write",
+        ),
+        (
+            "one-process\n",
+            "processes\n",
+            "5:20: a libSQL file belongs to one process, and this topology runs several; write",
         ),
     ],
 )
@@ -191,6 +202,66 @@ def test_mistakes_in_a_topology(
     assert old in TOPOLOGY
     [line] = mistakes(single=TOPOLOGY.replace(old, new, 1))
     assert line.startswith(f"topologies/single.yaml:{told}")
+
+
+PROCESSES = (
+    TOPOLOGY.replace("one-process", "processes")
+    .replace("libsql", "postgres")
+    .replace(
+        "  - name: fleet\n    services: [counter, web-bff]\n",
+        "  - name: counter\n    services: [counter]\n  - name: web-bff\n    services: [web-bff]\n",
+    )
+)
+
+
+def test_a_process_a_service_is_no_mistake(tmp_path: Path) -> None:
+    for name, text in {"services/counter": SERVICE, "services/web-bff": BFF}.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / f"{name}.yaml").write_text(text)
+    (tmp_path / "topologies").mkdir()
+    (tmp_path / "topologies" / "single.yaml").write_text(
+        PROCESSES.replace("[counter]\n", "[counter]\n    replicas: 2\n")
+    )
+    found = read_platform(tmp_path).topologies["single"]
+    assert [(d.name, d.replicas) for d in found.deployables] == [("counter", 2), ("web-bff", 1)]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        (
+            "services: [web-bff]",
+            "services: [web-bff]\n    replicas: 2",
+            (
+                "12:15: 2 replicas of 'web-bff' would listen on one port, since 'web-bff' needs "
+                "http; write `replicas: 1`"
+            ),
+        ),
+        (
+            "name: web-bff\n",
+            "name: counter\n",
+            "10:11: there are two deployables 'counter'; rename one of them",
+        ),
+        ("services: [web-bff]", "services: [web-bff]\n    replicas: 0", "12:15: replicas: "),
+        ("services: [web-bff]", "services: [web-bff]\n    replicas: 99", "12:15: replicas: "),
+    ],
+)
+def test_mistakes_in_a_topology_of_processes(
+    mistakes: Callable[..., list[str]], old: str, new: str, told: str
+) -> None:
+    assert old in PROCESSES
+    [line] = mistakes(single=PROCESSES.replace(old, new, 1))
+    assert line.startswith(f"topologies/single.yaml:{told}")
+
+
+def test_two_deployables_that_listen_on_one_port(mistakes: Callable[..., list[str]]) -> None:
+    told = mistakes(single=PROCESSES, counter=SERVICE.replace("bus]", "http]"))
+    assert told == [
+        (
+            "topologies/single.yaml:11:16: 'web-bff' would listen on the same port as 'counter'; "
+            "keep one service that needs http"
+        )
+    ]
 
 
 def test_two_deployables_with_the_same_service(mistakes: Callable[..., list[str]]) -> None:

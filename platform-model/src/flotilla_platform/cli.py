@@ -46,6 +46,7 @@ from flotilla_platform.rebuilding import REBUILD_EXAMPLES, rebuild
 from flotilla_platform.recounting import EVENTS_EXAMPLES, events
 from flotilla_platform.replaying import REPLAY_EXAMPLES, replay
 from flotilla_platform.runtime import Runtime, find_running
+from flotilla_platform.serving import SERVE_EXAMPLES, serve
 from flotilla_platform.showing import (
     make_console,
     show_diagnosis,
@@ -227,6 +228,7 @@ def _watch(read: Callable[[], Status], *, json: bool) -> None:
         return
 
 
+app.command(epilog=_examples(*SERVE_EXAMPLES))(serve)
 app.command(epilog=_examples(*EVENTS_EXAMPLES))(events)
 app.command("why-late", epilog=_examples(*WHY_LATE_EXAMPLES))(why_late)
 app.add_typer(parked_app(_examples), name="parked")

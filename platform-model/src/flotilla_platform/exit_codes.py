@@ -41,6 +41,7 @@ class ExitCode(IntEnum):
     DIFFERENT = 13, "a read model is not what its log makes of it, or could not be compared"
     EVENT_REFUSED = 14, "a projection cannot fold an event: it is named; nothing was swapped"
     REFUSED = 15, "the projection cannot do that, or somebody else is doing it now"
+    SETTING_INVALID = 16, "an environment variable is missing, unknown or malformed: each is named"
     INTERRUPTED = 130, "Ctrl-C (for `up` a second one) ended it at once; the data is safe"
 
 
@@ -61,6 +62,8 @@ class ServiceFailed(Failure):
         code = min(filter(None, codes), default=ExitCode.SERVICE_FAILED)
         said = "; ".join(dict.fromkeys(_said(leaf) for leaf in causes)) or "it said nothing"
         super().__init__(code, f"the service {service!r} {what}: {said}")
+        self.passes = bool(causes) and all(isinstance(leaf, Unavailable) for leaf in causes)
+        """Whether the same may work a moment later: only something else was not there."""
 
 
 def failure_of(error: BaseException) -> Failure:

@@ -40,10 +40,11 @@ Entrypoint = Annotated[
     ),
 ]
 
-Need = Literal["store", "views", "bus", "http"]
+Need = Literal["store", "views", "logs", "bus", "http"]
 """What a service asks its topology for.
 
-`store`: events and their outbox; `views`: tables of read models; `bus`: other services and the
+`store`: events and their outbox; `views`: tables of read models; `logs`: the stores of all services
+that publish one, to relay or fold what is in them; `bus`: other services and the
 broker; `http`: a port to listen on.
 """
 
@@ -104,6 +105,9 @@ class Deployable(Part):
 
     name: Name
     services: Annotated[tuple[Name, ...], Field(min_length=1, examples=["[counter, web-bff]"])]
+    replicas: Annotated[
+        int, Field(ge=1, le=16, description="How many processes of it run.", examples=[2])
+    ] = 1
 
 
 class Topology(Part):
@@ -112,7 +116,7 @@ class Topology(Part):
     name: Annotated[Name, Field(description="Its name; also that of its file.")]
     summary: Summary
     kind: Annotated[
-        Literal["one-process"],
+        Literal["one-process", "processes"],
         Field(description="How its deployables are run.", examples=["one-process"]),
     ]
     resources: Annotated[

@@ -136,14 +136,7 @@ def _check_service(read: Read[Service]) -> Iterator[Mistake]:
 def _check_topology(read: Read[Topology], known: Mapping[str, Service | None]) -> Iterator[Mistake]:
     """Check one topology; a known service is None where its own file has mistakes."""
     topology, document = read.part, read.document
-    for index, deployable in enumerate(topology.deployables[1:], start=1):
-        yield Mistake(
-            document.at("deployables", index),
-            f"the deployable {deployable.name!r} would be a second process, and a topology of the "
-            f"kind {topology.kind!r} runs exactly one",
-            f"move its services to {topology.deployables[0].name!r}; topologies of more processes "
-            "are another kind, which this version does not have yet",
-        )
+    yield from _check_kind(topology, document)
     placed: dict[str, str] = {}
     listening: list[str] = []
     for deployable, name, steps in _placements(topology):
@@ -164,7 +157,47 @@ def _check_topology(read: Read[Topology], known: Mapping[str, Service | None]) -
                     f"{name!r} would listen on the same port as {listening[0]!r}",
                     "keep one service that needs http",
                 )
+            elif deployable.replicas > 1 and topology.kind == "processes":
+                yield Mistake(
+                    document.at("deployables", steps[1], "replicas"),
+                    f"{deployable.replicas} replicas of {deployable.name!r} would listen on one "
+                    f"port, since {name!r} needs http",
+                    "write `replicas: 1`",
+                )
         placed.setdefault(name, deployable.name)
+
+
+def _check_kind(topology: Topology, document: Document) -> Iterator[Mistake]:
+    """Check what a kind of topology can run at all."""
+    for index, deployable in enumerate(topology.deployables):
+        where = document.at("deployables", index)
+        if topology.kind == "one-process" and index > 0:
+            yield Mistake(
+                where,
+                f"the deployable {deployable.name!r} would be a second process, and a topology of "
+                f"the kind {topology.kind!r} runs exactly one",
+                f"move its services to {topology.deployables[0].name!r}, or write "
+                "`kind: processes`",
+            )
+        if topology.kind == "one-process" and deployable.replicas > 1:
+            yield Mistake(
+                document.at("deployables", index, "replicas"),
+                f"a topology of the kind {topology.kind!r} runs one process, not "
+                f"{deployable.replicas}",
+                "write `replicas: 1`, or `kind: processes`",
+            )
+        if deployable.name in {other.name for other in topology.deployables[:index]}:
+            yield Mistake(
+                document.at("deployables", index, "name"),
+                f"there are two deployables {deployable.name!r}",
+                "rename one of them",
+            )
+    if topology.kind != "one-process" and topology.resources.store.engine == "libsql":
+        yield Mistake(
+            document.at("resources", "store", "engine"),
+            "a libSQL file belongs to one process, and this topology runs several",
+            "write `engine: postgres`",
+        )
 
 
 def _placements(topology: Topology) -> Iterator[tuple[Deployable, str, Steps]]:

@@ -32,6 +32,20 @@ class Runtime(BaseModel):
     started_at: AwareDatetime
 
 
+class Serving(BaseModel):
+    """What `flotilla serve --json` says of itself once it serves. Programs may rely on the names."""
+
+    model_config = ConfigDict(frozen=True)
+
+    deployable: str
+    topology: str
+    pid: int
+    admin: str
+    """Where `/healthz`, `/readyz` and `/metrics` of this process are."""
+    api: str | None
+    """Where its service that listens does; None when none does."""
+
+
 def find_running(data: Path) -> Runtime:
     """Return what runs in the data directory `data`.
 
