@@ -25,18 +25,15 @@ COMMANDS = {"flotilla"}
 def trim(application: Path) -> None:
     """Remove what services do not read: tests, sources of compiled code, others' commands."""
     doomed = [p for name in UNREAD_FOLDERS for p in application.rglob(name) if p.is_dir()]
-    doomed += [path for name in (*UNREAD_FILES,) for path in application.rglob(name)]
+    doomed += [path for name in UNREAD_FILES for path in application.rglob(name)]
     doomed += [path for pattern in OUR_TEST_KITS for path in application.glob(pattern)]
-    commands = application / "bin"
-    doomed += [] if not commands.exists() else [
-        path for path in commands.iterdir() if path.name not in COMMANDS
-    ]
+    doomed += [path for path in application.glob("bin/*") if path.name not in COMMANDS]
     for path in doomed:
         if path.is_dir():
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
-    if commands.exists() and not any(commands.iterdir()):
+    if (commands := application / "bin").exists() and not any(commands.iterdir()):
         commands.rmdir()
 
 
@@ -49,6 +46,7 @@ def finish(root: Path) -> None:
         quiet=1,
         stripdir=str(root),
         prependdir="/",
+        workers=0,
         maxlevels=30,
         invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
     )

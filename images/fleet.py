@@ -1,0 +1,1 @@
+"""The fleet in containers, as `deploy/compose/compose.yaml` has it."""
