@@ -58,6 +58,27 @@ def write_model(tmp_path: Path) -> WriteModel:
 
 
 @pytest.fixture
+def write_processes(write_model: WriteModel) -> WriteModel:
+    """Write a model whose topology `many` runs each of the named services as a process of its own."""
+
+    def write(*names: str, **replicas: int) -> Path:
+        root = write_model(*names)
+        (root / "topologies" / "many.yaml").write_text(
+            "name: many\nsummary: A test's own.\nkind: processes\nresources:\n"
+            "  store: { engine: postgres, server: embedded }\n"
+            "  bus: { engine: nats, server: embedded }\ndeployables:\n"
+            + "".join(
+                f"  - name: {name}\n    services: [{name}]\n"
+                f"    replicas: {replicas.get(name.replace('-', '_'), 1)}\n"
+                for name in names
+            )
+        )
+        return root
+
+    return write
+
+
+@pytest.fixture
 def run(tmp_path: Path) -> Run:
     """Run `flotilla` to its end, in the test's folder."""
 

@@ -5,8 +5,11 @@ The modules beside this one know the answers; here they are printed, and errors 
 
 import asyncio
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from importlib.metadata import version
+from pathlib import Path
+from typing import Any
 
 import typer
 from rich.live import Live
@@ -19,7 +22,9 @@ from flotilla.service import HttpBinding
 from flotilla_platform.answering import PROGRAM, complain, finish
 from flotilla_platform.doctor import examine
 from flotilla_platform.exit_codes import ExitCode, Failure
+from flotilla_platform.lines import Logging, resolved
 from flotilla_platform.looking import WHY_LATE_EXAMPLES, why_late
+from flotilla_platform.model import Topology
 from flotilla_platform.options import (
     HOST,
     PORT,
@@ -41,7 +46,7 @@ from flotilla_platform.options import (
 )
 from flotilla_platform.parking import parked_app
 from flotilla_platform.planning import find_topology, make_plan
-from flotilla_platform.reading import find_model, read_platform
+from flotilla_platform.reading import Platform, find_model, read_platform
 from flotilla_platform.rebuilding import REBUILD_EXAMPLES, rebuild
 from flotilla_platform.recounting import EVENTS_EXAMPLES, events
 from flotilla_platform.replaying import REPLAY_EXAMPLES, replay
@@ -75,6 +80,7 @@ app = typer.Typer(
         "flotilla doctor                        can this machine run a fleet?",
         "flotilla up                            run the topology `single`",
         "flotilla up -t single-postgres -p 0    on PostgreSQL, on any free port",
+        "flotilla up -t vps                     a process a service, supervised",
         "flotilla status --watch                how far every log and projection is",
         "flotilla events acme/counter/visits    what happened to one aggregate",
         "flotilla why-late counters             why is a projection behind?",
@@ -127,17 +133,19 @@ def up(
     Prints where the API, its documentation, the data and the broker are.
     One process owns a data directory at a time. Stopping takes less than
     five seconds; a second Ctrl-C ends it at once, and loses nothing either.
+    A topology of several processes runs them as children, and starts again
+    what ends; their lines come out here, each with the name of its process.
     """
-    from flotilla_platform.launch import run_fleet  # noqa: PLC0415 - slow, and only needed here
 
     def run() -> ExitCode:
         platform = read_platform(model or find_model())
         chosen = find_topology(platform, topology)
-        where = data_directory(data, topology)
-        plan = make_plan(platform, chosen, where, HttpBinding(host, port))
+        where, http = data_directory(data, topology), HttpBinding(host, port)
+        logging = Logging(resolved(log_format), log_level, otlp_endpoint)
+        name, fleet = _prepare(platform, chosen, where, http, logging)
         try:
             telemetry.configure(
-                chosen.deployables[0].name,
+                name,
                 log_format=log_format,
                 log_level=log_level,
                 otlp_endpoint=otlp_endpoint,
@@ -145,12 +153,33 @@ def up(
         except ImportError as error:
             raise Failure(ExitCode.USAGE, f"--otlp-endpoint cannot be used: {error}") from error
         try:
-            asyncio.run(run_fleet(plan, lambda runtime: _announce(runtime, json=json)))
+            asyncio.run(fleet(lambda runtime: _announce(runtime, json=json)))
         finally:
             telemetry.shutdown(TELEMETRY_STOP_TIMEOUT_S)
         return ExitCode.OK
 
     finish(run, debug=debug)
+
+
+type _Fleet = Callable[[Callable[[Runtime], None]], Coroutine[Any, Any, None]]
+
+
+def _prepare(
+    platform: Platform, topology: Topology, data: Path, http: HttpBinding, logging: Logging
+) -> tuple[str, _Fleet]:
+    """Return what our own log lines are called, and what runs the fleet; both modules are slow."""
+    if topology.kind == "processes":
+        from flotilla_platform.supervising import (  # noqa: PLC0415 - slow, and only needed here
+            make_processes_plan,
+            run_processes,
+        )
+
+        processes = make_processes_plan(platform, topology, data, http, logging)
+        return "supervisor", partial(run_processes, processes)
+    from flotilla_platform.launch import run_fleet  # noqa: PLC0415 - as above
+
+    plan = make_plan(platform, topology, data, http)
+    return topology.deployables[0].name, partial(run_fleet, plan)
 
 
 def _announce(runtime: Runtime, *, json: bool) -> None:

@@ -117,10 +117,12 @@ async def _start(
         check_port(places.http)
     admin = await enter(open_admin(places.admin, readiness.missing))
     patience = _Patience(SystemClock(), random.Random(), readiness)  # noqa: S311 - jitter
+    readiness.waits_for = "it is starting: it waits for NATS"
     bus = await patience.until_there(lambda: enter(open_bus(places.nats, name=name)))
     readiness.bus = bus
     services = _host(part, places, RoutedBus(LocalBus(), bus), patience)
     for service in services:
+        readiness.waits_for = f"it is starting: the service {service.name!r} does"
         stack.push_async_callback(service.stop)
         readiness.services.append(await patience.until_there(service.start))
     stack.push_async_callback(bus.drain, DRAIN_TIMEOUT_S)  # so it runs before any service stops

@@ -117,12 +117,17 @@ def make_plan(platform: Platform, topology: Topology, data: Path, http: HttpBind
         Failure: the data directory cannot be part of a store's URL.
 
     """
+    check_data(data)
+    return Plan(topology, data, http, _load(platform, topology.deployables[0]))
+
+
+def check_data(data: Path) -> None:
+    """Refuse a data directory that cannot be part of a store's URL: raises `Failure`."""
     if set(str(data.resolve())) & set("?#"):
         raise Failure(
             ExitCode.DATA_DIRECTORY,
             f"{data.resolve()} has a ? or # in its name: choose another directory with --data",
         )
-    return Plan(topology, data, http, _load(platform, topology.deployables[0]))
 
 
 def check_port(http: HttpBinding) -> None:

@@ -130,6 +130,14 @@ def read_places(needs: AbstractSet[Need], services: AbstractSet[str]) -> Places:
     return places
 
 
+def inherited() -> dict[str, str]:
+    """Return our environment for a child that is told its places by us: without anybody else's."""
+    places = {_variable(field) for field in Places.model_fields}
+    places |= {f"{name}{FILE}" for name in places}
+    environment = os.environ.items()  # noqa: TID251 - to be passed on
+    return {name: value for name, value in environment if name not in places}
+
+
 def _missing(places: Places, needs: AbstractSet[Need]) -> list[str]:
     missing = []
     if places.store_url is None and {"store", "views", "logs"} & needs:
