@@ -19,6 +19,7 @@ from images.context import PYTHON_VERSION
 from images.shell import Unable
 
 _NAMESPACE = uuid.UUID("0f6c3c8e-5d0e-5a55-9f5e-3c1f4b1a6f00")
+_CPYTHON = f"cp{PYTHON_VERSION.replace('.', '')}"
 _MARKER = "uv:package:marker"
 _TARGET = {
     "sys_platform": "linux",
@@ -45,7 +46,7 @@ def complete(
         Unable: what came out is not valid against CycloneDX's own schema.
     """
     root = locked["metadata"]["component"]["bom-ref"]
-    kept = [part for part in locked["components"] if _installed(part)]
+    kept = [_as_installed(part) for part in locked["components"] if _installed(part)]
     base = [_interpreter(os_packages["python"])]
     base += [_debian(package) for package in os_packages["packages"]]
     refs = {part["bom-ref"] for part in [*kept, *base]} | {root}
@@ -75,6 +76,20 @@ def _installed(part: Json) -> bool:
     """Whether a locked package is for the machine that the image runs on."""
     markers = [p["value"] for p in part.get("properties", []) if p["name"] == _MARKER]
     return all(Marker(marker).evaluate(_TARGET) for marker in markers)
+
+
+def _as_installed(part: Json) -> Json:
+    """Return a locked package with those of its files that the image may have been made from."""
+    told = [ref for ref in part.get("externalReferences", []) if _fits(ref["url"].rsplit("/", 1)[1])]
+    return {**part, "externalReferences": told} if told else {**part, "externalReferences": []}
+
+
+def _fits(file: str) -> bool:
+    if not file.endswith(".whl"):
+        return False
+    interpreter, abi, machine = file.removesuffix(".whl").rsplit("-", 3)[1:]
+    right = interpreter in {_CPYTHON, "py3", "py2.py3"} or abi == "abi3"
+    return right and (machine == "any" or "manylinux" in machine and platform.machine() in machine)
 
 
 def _depends(entry: Json, refs: set[str], more: list[str]) -> Json:

@@ -127,3 +127,20 @@ def _buildx(
         *(*options, folder),
         timeout_s=BUILD_MAX_S,
     )
+
+
+def verify(host: str, first: Sequence[Image]) -> None:
+    """Build the same again without a cache, and compare.
+
+    Raises:
+        Unable: an image differs; which of its layers do is told.
+    """
+    again = build(host, [image.name.removeprefix(NAME.format("")) for image in first], cached=False)
+    for one, other in zip(first, again, strict=True):
+        if one.id != other.id:
+            layers = zip(one.layers, other.layers, strict=False)
+            different = [str(n) for n, (a, b) in enumerate(layers) if a != b]
+            where = f"layers {', '.join(different)}" if different else "the configuration"
+            raise Unable(f"{one.name} is not reproducible: {where} of {one.id} and {other.id} differ")
+    with step("two builds without a shared cache are the same images"):
+        pass

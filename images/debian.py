@@ -77,6 +77,7 @@ def unpack(archives: Sequence[Path], root: Path) -> None:
     """
     known = root / "var/lib/dpkg"
     (known / "info").mkdir(parents=True)
+    (known / "info/format").write_text("1\n")
     status = list[str]()
     # base-files brings the links from /lib to /usr/lib: before anything lies there.
     for archive in sorted(archives, key=lambda path: not path.name.startswith("base-files_")):
@@ -84,7 +85,7 @@ def unpack(archives: Sequence[Path], root: Path) -> None:
         fields = run("dpkg-deb", "--field", archive)
         status.append(f"{fields.rstrip()}\nStatus: install ok unpacked\n")
         listed = run("dpkg-deb", "--contents", archive).splitlines()
-        names = [line.split(None, 5)[5].split(" -> ")[0][1:].rstrip("/") for line in listed]
+        names = [line.split(None, 5)[5].split(" -> ")[0][1:].rstrip("/") or "/." for line in listed]
         (known / f"info/{_name(archive, fields)}.list").write_text("\n".join(names) + "\n")
     (known / "status").write_text("\n".join(status))
 

@@ -40,7 +40,10 @@ UNUSED = shutil.ignore_patterns(
     "xx*.so",
 )
 """Parts of the standard library that no service imports, and extensions that bring libraries."""
-ALSO_LOADED = ("libgcc_s.so.1",)
+ALSO_LOADED = (
+    *("libgcc_s.so.1", "libm.so.6", "libpthread.so.0", "libdl.so.2", "librt.so.1"),
+    *("libutil.so.1", "libresolv.so.2"),
+)
 """Libraries that compiled wheels expect of every Linux (PEP 600)."""
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 USER = 65532
