@@ -13,7 +13,6 @@ from pathlib import Path
 from threading import Thread
 
 import httpx
-import nats
 import pytest
 from fleet import FLOTILLA, ONE_PROCESS, Fleet, count, exact_copy, read, settled
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
