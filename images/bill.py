@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import quote
 
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
@@ -59,7 +60,9 @@ def complete(
         },
         "components": sorted([*kept, *base], key=lambda part: str(part["bom-ref"])),
         "dependencies": [
-            _depends(entry, refs, [part["bom-ref"] for part in base] if entry["ref"] == root else [])
+            _depends(
+                entry, refs, [part["bom-ref"] for part in base] if entry["ref"] == root else []
+            )
             for entry in locked["dependencies"]
             if entry["ref"] in refs
         ],
@@ -80,8 +83,10 @@ def _installed(part: Json) -> bool:
 
 def _as_installed(part: Json) -> Json:
     """Return a locked package with those of its files that the image may have been made from."""
-    told = [ref for ref in part.get("externalReferences", []) if _fits(ref["url"].rsplit("/", 1)[1])]
-    return {**part, "externalReferences": told} if told else {**part, "externalReferences": []}
+    told = [
+        ref for ref in part.get("externalReferences", []) if _fits(ref["url"].rsplit("/", 1)[1])
+    ]
+    return {**part, "externalReferences": told}
 
 
 def _fits(file: str) -> bool:
@@ -89,7 +94,9 @@ def _fits(file: str) -> bool:
         return False
     interpreter, abi, machine = file.removesuffix(".whl").rsplit("-", 3)[1:]
     right = interpreter in {_CPYTHON, "py3", "py2.py3"} or abi == "abi3"
-    return right and (machine == "any" or "manylinux" in machine and platform.machine() in machine)
+    return right and (
+        machine == "any" or ("manylinux" in machine and platform.machine() in machine)
+    )
 
 
 def _depends(entry: Json, refs: set[str], more: list[str]) -> Json:
@@ -101,10 +108,17 @@ def _depends(entry: Json, refs: set[str], more: list[str]) -> Json:
 
 def _interpreter(version: str) -> Json:
     purl = f"pkg:generic/python@{version}"
-    return {"type": "application", "bom-ref": purl, "name": "python", "version": version, "purl": purl}
+    return {
+        "type": "application",
+        "bom-ref": purl,
+        "name": "python",
+        "version": version,
+        "purl": purl,
+    }
 
 
 def _debian(package: Mapping[str, str]) -> Json:
     name, version = package["name"], package["version"]
-    purl = f"pkg:deb/debian/{name}@{version.replace('+', '%2B').replace(':', '%3A')}?arch={package['architecture']}"
+    where = f"?arch={package['architecture']}"
+    purl = f"pkg:deb/debian/{name}@{quote(version, safe='~')}{where}"
     return {"type": "library", "bom-ref": purl, "name": name, "version": version, "purl": purl}

@@ -12,7 +12,7 @@ from images import bill, context
 from images.context import Recipe
 from images.seal import moment, seal
 from images.settings import ROOT, settings
-from images.shell import Unable, run, step
+from images.shell import Unable, run, step, works
 from images.stand_ins import PYTHON
 
 NAME = "flotilla/{}"
@@ -55,7 +55,15 @@ def build(host: str, only: Sequence[str] = (), *, cached: bool = True) -> list[I
     folder = output / "images"
     context.prepare(folder, wanted)
     with step("distilled the interpreter"):
-        _buildx(host, folder, wanted[0].name, "os-packages", cached, "--output", f"type=local,dest={folder}")
+        _buildx(
+            host,
+            folder,
+            wanted[0].name,
+            "os-packages",
+            cached,
+            "--output",
+            f"type=local,dest={folder}",
+        )
     packages: dict[str, Any] = json.loads((folder / "os-packages.json").read_text())
     made = []
     for recipe in wanted:
@@ -91,7 +99,9 @@ def _build(host: str, folder: Path, recipe: Recipe, commit: Commit, *, cached: b
         "licenses": "Apache-2.0",
         "base.name": PYTHON,
     }
-    told = [word for k, v in labels.items() for word in ("--label", f"org.opencontainers.image.{k}={v}")]
+    told = [
+        word for k, v in labels.items() for word in ("--label", f"org.opencontainers.image.{k}={v}")
+    ]
     told += ["--label", f"io.flotilla.sbom={SBOM}"]
     told += ["--build-arg", f"SOURCE_DATE_EPOCH={commit.moment_s}"]
     _buildx(host, folder, recipe.name, recipe.name, cached, *told, "--tag", f"{name}:latest")
@@ -115,6 +125,8 @@ def _seal(host: str, name: str, moment_s: int) -> None:
         run("docker", "--host", host, "save", "--output", saved, f"{name}:latest", timeout_s=300)
         seal(saved, again, moment(moment_s))
         run("docker", "--host", host, "load", "--quiet", "--input", again, timeout_s=300)
+    # The one with the time of day in it has no name any more, and shares all layers.
+    works("docker", "--host", host, "image", "rm", told["Id"])
 
 
 def _buildx(
@@ -124,7 +136,8 @@ def _buildx(
         *("docker", "--host", host, "buildx", "build", "--quiet", "--file", _DOCKERFILE),
         *("--target", target, "--build-arg", f"DEPLOYABLE={deployable}"),
         *(() if cached else ("--no-cache",)),
-        *(*options, folder),
+        *options,
+        folder,
         timeout_s=BUILD_MAX_S,
     )
 
@@ -141,6 +154,8 @@ def verify(host: str, first: Sequence[Image]) -> None:
             layers = zip(one.layers, other.layers, strict=False)
             different = [str(n) for n, (a, b) in enumerate(layers) if a != b]
             where = f"layers {', '.join(different)}" if different else "the configuration"
-            raise Unable(f"{one.name} is not reproducible: {where} of {one.id} and {other.id} differ")
+            raise Unable(
+                f"{one.name} is not reproducible: {where} of {one.id} and {other.id} differ"
+            )
     with step("two builds without a shared cache are the same images"):
         pass

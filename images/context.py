@@ -81,12 +81,19 @@ def prepare(context: Path, wanted: Sequence[Recipe]) -> None:
     with step("unpacked what uv.lock names"):
         for recipe in wanted:
             folder = context / recipe.name
-            for part, option in (("third-party", "--no-emit-workspace"), ("members", "--only-emit-workspace")):
+            for part, option in (
+                ("third-party", "--no-emit-workspace"),
+                ("members", "--only-emit-workspace"),
+            ):
                 (folder / part).mkdir(parents=True)
                 listed = export(recipe, option)
                 if part == "members":
                     listed = "".join(f"{wheel_of(wheels, line)}\n" for line in listed.splitlines())
-                _unpack(folder / part, listed, "--require-hashes" if part == "third-party" else "--no-index")
+                _unpack(
+                    folder / part,
+                    listed,
+                    "--require-hashes" if part == "third-party" else "--no-index",
+                )
             (folder / "bill").mkdir()
 
 
@@ -98,7 +105,8 @@ def _unpack(target: Path, requirements: str, *options: str) -> None:
         *(uv(), "pip", "install", "--quiet", "--no-deps", "--only-binary", ":all:", "--no-config"),
         *("--python-version", PYTHON_VERSION),
         *("--python-platform", f"{platform.machine()}-manylinux_2_{GLIBC_MINOR_MAX}"),
-        *("--link-mode", "copy", "--target", target, "--requirements", listing, *options),
+        *("--link-mode", "copy", "--target", target, "--requirements", listing),
+        *options,
         timeout_s=300,
     )
 

@@ -1,7 +1,5 @@
 """Packages of Debian 13, signed, whatever this machine runs: fetched and unpacked, not installed."""
 
-import os
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 

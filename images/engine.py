@@ -141,7 +141,7 @@ def _start() -> str:
             failure = _launch(options)
         if failure:
             raise Unable(f"dockerd does not start here:\n{failure}")
-        notes += options
+        notes.extend(options)
     return _ours()
 
 
@@ -151,7 +151,7 @@ def _launch(options: Sequence[str]) -> str | None:
     with (folder / "log").open("wb") as log:
         dockerd = subprocess.Popen(  # noqa: S603 - it outlives us, by intention
             [
-                *("dockerd", "--host", _ours(), "--pidfile", str(folder / "pid")),  # noqa: S607 - from PATH
+                *("dockerd", "--host", _ours(), "--pidfile", str(folder / "pid")),
                 *("--data-root", str(folder / "data"), "--exec-root", str(folder / "run")),
                 *options,
             ],
@@ -176,14 +176,18 @@ def _plugins(host: str) -> None:
     if not lacking:
         return
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
-        raise Unable(f"the docker client lacks {', '.join(lacking)}: install {', '.join(lacking.values())}")
+        raise Unable(
+            f"the docker client lacks {', '.join(lacking)}: install {', '.join(lacking.values())}"
+        )
     with step(f"installed {', '.join(lacking.values())} as plugins"), _alone():
         archives = Packages(_folder() / "apt").fetch(list(lacking.values()), alone=True)
         for archive in archives:
             run("dpkg-deb", "--extract", archive, _folder() / "plugins")
         PLUGINS.mkdir(parents=True, exist_ok=True)
         for name in lacking.values():
-            shutil.copy2(_folder() / "plugins/usr/libexec/docker/cli-plugins" / name, PLUGINS / name)
+            shutil.copy2(
+                _folder() / "plugins/usr/libexec/docker/cli-plugins" / name, PLUGINS / name
+            )
 
 
 def _apt(*words: str) -> None:

@@ -21,7 +21,7 @@ from tempfile import TemporaryDirectory
 
 from images.debian import Packages, unpack
 from images.settings import ROOT, settings
-from images.shell import Unable, run, step, works
+from images.shell import Unable, run, step
 
 PYTHON = "python:3.13-slim"
 POSTGRES = "postgres:18"
@@ -88,7 +88,15 @@ def _make(host: str, missing: list[str], folder: Path) -> None:
 def _python(host: str, root: Path, folder: Path) -> None:
     archive = folder / "root.tar"
     run(
-        *("tar", "--create", "--file", archive, "--sort=name", f"--mtime={EPOCH}", "--numeric-owner"),
+        *(
+            "tar",
+            "--create",
+            "--file",
+            archive,
+            "--sort=name",
+            f"--mtime={EPOCH}",
+            "--numeric-owner",
+        ),
         *("--clamp-mtime", "--format=gnu", "--directory", root, "."),
     )
     told = ("ENV PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin LANG=C.UTF-8", "CMD python3")

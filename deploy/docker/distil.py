@@ -97,8 +97,13 @@ def main(root: Path, listing: Path) -> None:
     """Write the root file system and the list of packages."""
     stdlib = Path(sysconfig.get_path("stdlib"))
     interpreter = Path(sys.executable).resolve()
-    shutil.copytree(stdlib, root / stdlib.relative_to("/"), ignore=UNUSED, symlinks=False,
-                    ignore_dangling_symlinks=True)
+    shutil.copytree(
+        stdlib,
+        root / stdlib.relative_to("/"),
+        ignore=UNUSED,
+        symlinks=False,
+        ignore_dangling_symlinks=True,
+    )
     extensions = sorted((root / stdlib.relative_to("/")).rglob("*.so"))
     wanted = {placed(lib) for lib in libraries([interpreter, *extensions])}
     beside = next(lib.parent for lib in wanted if lib.name.startswith("libc.so"))

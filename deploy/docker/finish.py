@@ -17,7 +17,19 @@ from pathlib import Path
 EPOCH_S = 315532800
 """1980: the first moment that every archive format can say."""
 UNREAD_FOLDERS = ("__pycache__", "tests", "test")
-UNREAD_FILES = ("*.pyi", "*.pyx", "*.pxd", "*.c", "*.h", "*.hpp", "RECORD", "REQUESTED", ".lock")
+UNREAD_FILES = (
+    "*.pyi",
+    "*.pyx",
+    "*.pxd",
+    "*.c",
+    "*.h",
+    "*.hpp",
+    "RECORD",
+    "REQUESTED",
+    "direct_url.json",
+    "uv_*.json",
+    ".lock",
+)
 OUR_TEST_KITS = ("flotilla*/testing", "svc_*/testing", "svc_*/testing.py")
 COMMANDS = {"flotilla"}
 
