@@ -18,17 +18,8 @@ EPOCH_S = 315532800
 """1980: the first moment that every archive format can say."""
 UNREAD_FOLDERS = ("__pycache__", "tests", "test")
 UNREAD_FILES = (
-    "*.pyi",
-    "*.pyx",
-    "*.pxd",
-    "*.c",
-    "*.h",
-    "*.hpp",
-    "RECORD",
-    "REQUESTED",
-    "direct_url.json",
-    "uv_*.json",
-    ".lock",
+    *("*.pyi", "*.pyx", "*.pxd", "*.c", "*.h", "*.hpp", "RECORD", "REQUESTED", ".lock"),
+    *("direct_url.json", "uv_*.json"),  # where and when a wheel was unpacked
 )
 OUR_TEST_KITS = ("flotilla*/testing", "svc_*/testing", "svc_*/testing.py")
 COMMANDS = {"flotilla"}
