@@ -24,7 +24,7 @@ unexport VIRTUAL_ENV
 
 help:  ## Show this.
 	@awk 'BEGIN {FS = ":.*##"} /^[a-z-]+:.*##/ {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "  Variables for run: PORT=8080 DATA=.flotilla/<topology> TOPOLOGY=single|single-postgres"
+	@echo "  Variables for run: PORT=8080 DATA=.flotilla/<topology> TOPOLOGY=single|single-postgres|vps"
 
 run: $(READY)  ## Serve the fleet on http://127.0.0.1:8080 until Ctrl-C.
 	@exec $(RUN)/flotilla up --topology "$(TOPOLOGY)" --port "$(PORT)" --data "$(DATA)"

@@ -76,6 +76,12 @@ class Fleet:
             limits=httpx.Limits(max_connections=50),
         )
 
+    async def metrics(self) -> str:
+        """Return what Prometheus reads of all processes."""
+        pages = [process["admin"] for process in self.runtime["processes"]] or [self.runtime["api"]]
+        async with httpx.AsyncClient(timeout=30) as client:
+            return "".join([(await client.get(f"{page}/metrics")).text for page in pages])
+
     async def status(self) -> dict[str, Any]:
         """Return what `flotilla status --json` says, whatever its exit code."""
         process = await asyncio.create_subprocess_exec(

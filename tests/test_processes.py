@@ -9,8 +9,9 @@ from typing import Any, Self
 
 import httpx
 import nats
+import pytest
 import pytest_asyncio
-from fleet import Fleet, count, exact_copy, read, settled
+from fleet import FLOTILLA, Fleet, count, exact_copy, read, settled
 
 from flotilla.testing.servers import open_folder
 from flotilla_platform.reading import find_model
@@ -154,6 +155,45 @@ async def test_a_relay_and_a_projector_that_are_killed_go_on_where_they_were(
     assert {200} == {a.status_code for a in load.answers}
     assert len(load.answers) == await total(fleet, f"{tenant}-fold")
     await exact_copy(fleet)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("status",),
+        ("why-late", "counters"),
+        ("events", "{tenant}/counter/c"),
+        ("rebuild", "counters", "--check"),
+        ("rebuild", "counters"),
+        ("replay", "counters", "--tenant", "{tenant}"),
+        ("parked", "list"),
+    ],
+    ids=" ".join,
+)
+async def test_the_commands_for_operators_work_on_processes_too(
+    two_counters: Fleet, tenant: str, command: tuple[str, ...]
+) -> None:
+    fleet = two_counters
+    async with fleet.client(tenant) as client:
+        await count(client, "c", key="k")
+    await settled(fleet)
+
+    code, said = await ran(fleet, *(part.format(tenant=tenant) for part in command))
+
+    assert 0 == code, said
+
+
+async def ran(fleet: Fleet, *arguments: str) -> tuple[int | None, str]:
+    """Run a command beside the fleet; return its exit status and what it said."""
+    process = await asyncio.create_subprocess_exec(
+        FLOTILLA,
+        *(*arguments, "--data", str(fleet.data)),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    async with asyncio.timeout(LIMIT_S):
+        said, _ = await process.communicate()
+    return process.returncode, said.decode()
 
 
 async def test_the_http_server_finishes_what_is_under_way_and_is_unready_first(

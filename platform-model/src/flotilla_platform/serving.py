@@ -1,7 +1,9 @@
 """`flotilla serve`: one deployable of a topology as a process of its own."""
 
 import asyncio
+import os
 import sys
+from typing import NoReturn
 
 import typer
 
@@ -56,7 +58,7 @@ def serve(
     from flotilla_platform.deployable import run_deployable  # noqa: PLC0415 - slow to import
     from flotilla_platform.settings import read_places  # noqa: PLC0415 - slow to import
 
-    def run() -> ExitCode:
+    def run() -> NoReturn:
         platform = read_platform(model or find_model())
         part = make_part(platform, find_topology(platform, topology), deployable)
         places = read_places(part.needs, {service.name for service in part.everywhere})
@@ -73,9 +75,20 @@ def serve(
             asyncio.run(run_deployable(part, places, lambda found: _announce(found, json=json)))
         finally:
             telemetry.shutdown(TELEMETRY_STOP_TIMEOUT_S)
-        return ExitCode.OK
+        _leave()
 
     finish(run, debug=debug)
+
+
+def _leave() -> NoReturn:
+    """End with 0 now that everything is closed.
+
+    Taking apart all the modules that were loaded is 0.2 s of CPU a process, which a fleet on two cores
+    lacks when all of its processes stop within a few seconds.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(ExitCode.OK)
 
 
 def _announce(serving: Serving, *, json: bool) -> None:

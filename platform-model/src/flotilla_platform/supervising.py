@@ -33,8 +33,8 @@ from flotilla_platform.shutdown import Shutdown
 from flotilla_platform.supervised import SupervisedProcess
 
 LISTENING_STOP_TIMEOUT_S = 2.3
-OTHERS_STOP_TIMEOUT_S = 1.5
-"""Both, and a moment for the servers, are within the limit of `shutdown`."""
+STOP_TIMEOUT_S = 3.8
+"""For those that listen, and then for all of them: with the servers, in the limit of `shutdown`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,10 +182,12 @@ async def _watch(processes: Sequence[SupervisedProcess], shutdown: Shutdown) -> 
 
 async def _stop(processes: Sequence[SupervisedProcess]) -> None:
     """Stop those that listen, and then those they ask."""
-    killed = []
-    for listens, within_s in (True, LISTENING_STOP_TIMEOUT_S), (False, OTHERS_STOP_TIMEOUT_S):
+    loop = asyncio.get_running_loop()
+    began_s, killed = loop.time(), list[str]()
+    for listens, within_s in (True, LISTENING_STOP_TIMEOUT_S), (False, STOP_TIMEOUT_S):
+        left_s = began_s + within_s - loop.time()
         stopping = [process for process in processes if process.listens is listens]
-        polite = await asyncio.gather(*(process.stop(within_s) for process in stopping))
+        polite = await asyncio.gather(*(process.stop(left_s) for process in stopping))
         killed += [p.name for p, done in zip(stopping, polite, strict=True) if not done]
     if killed:
         raise Failure(
