@@ -3,6 +3,8 @@
 import argparse
 import sys
 
+from rich.markup import escape
+
 from images import build, engine, fleet, stand_ins
 from images.shell import Unable, console
 
@@ -34,7 +36,7 @@ def main() -> int:
     try:
         return _run(chosen)
     except Unable as error:
-        console.print(f"[red]✗[/] {type(error).__name__}:", error.args[0], markup=True)
+        console.print(f"[red]✗[/] {escape(str(error))}")
         return 1
 
 
