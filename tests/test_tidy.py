@@ -42,7 +42,10 @@ def tracked(*patterns: str) -> list[Path]:
 def sources() -> list[Path]:
     return [
         path
-        for path in tracked("*/src/**/*.py", "*/src/*.py", "chaos/*.py", "simulation/*.py")
+        for path in tracked(
+            *("*/src/**/*.py", "*/src/*.py", "chaos/*.py", "simulation/*.py"),
+            *("images/*.py", "deploy/docker/*.py"),
+        )
         if path.suffix == ".py"
     ]
 
