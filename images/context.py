@@ -28,8 +28,8 @@ PYTHON_VERSION = "3.13"
 """The interpreter of the base image; wheels are chosen for it."""
 EPOCH_S = "315532800"
 """1980, as in finish.py: the time in every wheel of ours."""
-TOPOLOGY = "vps"
-"""One process a deployable: what has a process there has an image."""
+TOPOLOGY = "compose"
+"""One container a deployable: what has one there has an image."""
 ALWAYS = ("--package", "flotilla-platform", "--package", "flotilla", "--extra", "otlp")
 """In every image: the command `flotilla`, and the exporter that its `--otlp-endpoint` needs."""
 GLIBC_MINOR_MAX = 36
@@ -56,7 +56,7 @@ def recipes() -> list[Recipe]:
                 for name in deployable.services
             ),
         )
-        for deployable in model.topologies[TOPOLOGY].deployables
+        for deployable in model.layouts[TOPOLOGY].deployables
     ]
 
 
