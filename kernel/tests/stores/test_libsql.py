@@ -42,6 +42,7 @@ from flotilla.stores.libsql.connection import (
 from flotilla.stores.libsql.schema import statements
 from flotilla.stores.migrations import AppliedMigration, Migration, plan, read_migrations
 from flotilla.testing import (
+    DueStoreContract,
     EventStoreContract,
     LeaseStoreContract,
     OutboxContract,
@@ -79,6 +80,13 @@ def raw(url: str) -> Any:
 
 
 class TestLibsqlStore(EventStoreContract):
+    @pytest.fixture
+    async def store(self, url: str) -> AsyncIterator[LibsqlStore]:
+        async with LibsqlStore.open(url, service="thing") as opened:
+            yield opened
+
+
+class TestLibsqlDue(DueStoreContract):
     @pytest.fixture
     async def store(self, url: str) -> AsyncIterator[LibsqlStore]:
         async with LibsqlStore.open(url, service="thing") as opened:

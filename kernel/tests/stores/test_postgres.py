@@ -12,6 +12,7 @@ from flotilla.parking import is_poison
 from flotilla.projection import ViewSession
 from flotilla.stores.postgres import PostgresLeases, PostgresStore, PostgresViews
 from flotilla.testing import (
+    DueStoreContract,
     EventStoreContract,
     LeaseStoreContract,
     OutboxContract,
@@ -52,6 +53,13 @@ class TestPostgresViews(ViewStoreContract):
         async with PostgresViews.open(postgres_server.dsn, service=a_service()) as views:
             await views.migrate("tally", [TALLY])
             yield views
+
+
+class TestPostgresDue(DueStoreContract):
+    @pytest.fixture
+    async def store(self, postgres_server: PostgresServer) -> AsyncIterator[PostgresStore]:
+        async for store in opened(postgres_server):
+            yield store
 
 
 class TestPostgresLeases(LeaseStoreContract):
