@@ -98,9 +98,9 @@ class Aggregate[C, S, E]:
     ids: IdSource
     chance: random.Random
     snapshots: SnapshotCodec[S] | None = None
+    memory: Memory[S] = field(default_factory=Memory)
     wake: Callable[[S], Wake] | None = None
     """For aggregates that wait for moments: when a state wants to be looked at (`flotilla.due`)."""
-    memory: Memory[S] = field(default_factory=Memory)
 
     async def load(self, stream: StreamId, claims: Sequence[ClaimKey]) -> Loaded:
         """Return what is needed to decide, in one round trip."""

@@ -1,4 +1,4 @@
-"""What every store promises about what is due, as tests. Subclass with a `store` fixture: an empty one."""
+"""What every store promises about what is due, as tests. Subclass with a `store` fixture."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -28,7 +28,7 @@ A, B, C = (stream_id("acme", "process", key) for key in "abc")
 async def wake(
     store: ServiceStore, stream: StreamId, at: datetime | None, *, expected: int = 0
 ) -> object:
-    """Commit an event with which `stream` waits for `at`, or for nothing any more; return the outcome."""
+    """Commit an event with which `stream` waits for `at`, or for nothing; return the outcome."""
     append = Append(stream, Version(expected), (new_event(),), wake=Wake(at))
     [outcome] = await store.commit([Unit((append,))])
     return outcome
