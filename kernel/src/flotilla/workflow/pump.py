@@ -59,6 +59,8 @@ class Pump:
     clock: Clock
     concurrency_max: int = CONCURRENCY_MAX
     lease_s: float = LEASE_S
+    poll_max_s: float = POLL_MAX_S
+    """How late it may hear of what others have made due."""
     _asking: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(ASKING_MAX))
     _working: set[asyncio.Task[None]] = field(default_factory=set)
     _told_at: tuple[datetime, float] | None = None
@@ -122,9 +124,9 @@ class Pump:
         if len(claimed.due) >= free:
             await asyncio.wait(self._working, return_when=asyncio.FIRST_COMPLETED)
         elif claimed.next_in_s is None:
-            await self.clock.sleep(POLL_MAX_S)
+            await self.clock.sleep(self.poll_max_s)
         else:
-            await self.clock.sleep(min(POLL_MAX_S, max(POLL_MIN_S, claimed.next_in_s)))
+            await self.clock.sleep(min(self.poll_max_s, max(POLL_MIN_S, claimed.next_in_s)))
 
     def _work(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
