@@ -4,46 +4,48 @@ from typing import Any
 
 from flotilla.workflow.definition import Definition, definition_from
 
+ORDER = {"order": "${trigger.order}"}
 
-def command(name: str, **more: Any) -> dict[str, Any]:
+
+def call(name: str, **parameters: str) -> dict[str, Any]:
+    """Return a call of the shop."""
+    return {"service": "shop", "command": name, "parameters": parameters or ORDER}
+
+
+def does(name: str, *needs: str, **more: Any) -> dict[str, Any]:
     """Return a step that does something, and knows how to undo it."""
-    return {
-        "name": name,
-        "command": f"cmd.shop.{name}",
-        "with": {"order": "${trigger.order}"},
-        "compensation": {"command": f"cmd.shop.un-{name}", "with": {"order": "${trigger.order}"}},
-    } | more
+    step = {"name": name, "call": call(name), "compensation": call(f"un-{name}")}
+    return step | {"depends_on": list(needs)} | more
 
 
 def workflow(*steps: dict[str, Any], version: int = 1, **more: Any) -> Definition:
     """Return a workflow of these steps."""
-    return definition_from(
-        {
-            "name": "ordering",
-            "version": version,
-            "trigger": {"command": "order", "input": ["order"]},
-            "key": "${trigger.order}",
-            "steps": list(steps),
-        }
-        | more
-    )
+    document: dict[str, Any] = {
+        "name": "ordering",
+        "version": version,
+        "trigger": {"command": {"service": "shop", "command": "order"}},
+        "idempotency_key": "${trigger.order}",
+        "steps": list(steps),
+    } | more
+    return definition_from(document)
 
 
-IN_A_ROW = workflow(command("reserve"), command("charge"), command("ship"))
+PAID = {"event": "invoice.paid.v1", "where": ORDER}
+IN_A_ROW = workflow(does("reserve"), does("charge", "reserve"), does("ship", "charge"))
 SIDE_BY_SIDE = workflow(
-    command("reserve"),
-    command("charge", depends_on=["reserve"]),
-    command("notify", depends_on=["reserve"], compensation="none"),
-    command("ship", depends_on=["charge", "notify"]),
+    does("reserve"),
+    does("charge", "reserve"),
+    does("notify", "reserve", compensation=None),
+    does("ship", "charge", "notify"),
 )
 OF_EVERYTHING = workflow(
-    command("reserve"),
-    {"name": "think", "timer": {"after_s": 3600}},
-    {"name": "agreed", "approval": {"role": "owner"}, "deadline_s": 86_400},
-    {
-        "name": "paid",
-        "wait_for": {"event": "invoice.paid.v1", "key": "${event.order}"},
-        "deadline_s": 86_400,
-    },
-    command("ship", **{"with": {"order": "${steps.paid.order}", "by": "${steps.agreed.by}"}}),
+    does("reserve"),
+    {"name": "think", "timer_s": 30, "depends_on": ["reserve"]},
+    {"name": "agreed", "approval": {"by": "sales"}, "timeout_s": 600, "depends_on": ["think"]},
+    {"name": "paid", "wait_for": PAID, "timeout_s": 600, "depends_on": ["agreed"]},
+    does(
+        "ship",
+        "paid",
+        call=call("ship", order="${steps.paid.result.order}", by="${steps.agreed.result.by}"),
+    ),
 )

@@ -2,21 +2,21 @@
 
 import pytest
 
-from flotilla.testing.workflows import Play, WorkflowContract, perform
+from flotilla.testing.workflows import Play, Telling, WorkflowContract, perform
+from flotilla.workflow.expressions import Json
 from flotilla.workflow.instance import Answer, Arrive
 from flotilla.workflow.state import Status
 from kernel.tests.workflow.plays import IN_A_ROW, OF_EVERYTHING, SIDE_BY_SIDE
 
-ORDER = {"order": "o-1"}
+ORDER: Json = {"order": "o-1"}
 
 
-def said_yes(at_s: float) -> tuple:
+def said_yes(at_s: float) -> Telling:
     return at_s, lambda now: Answer("agreed", approved=True, by="ann", now=now)
 
 
-def was_paid(at_s: float) -> tuple:
-    event = ("invoice.paid.v1", "acme/invoice/i-1@1", ORDER)
-    return at_s, lambda now: Arrive(*event, now)
+def was_paid(at_s: float) -> Telling:
+    return at_s, lambda now: Arrive("invoice.paid.v1", "acme/invoice/i-1@1", ORDER, now)
 
 
 class TestStepsInARow(WorkflowContract):
@@ -34,7 +34,7 @@ class TestStepsSideBySide(WorkflowContract):
 class TestEveryKindOfStep(WorkflowContract):
     @pytest.fixture
     def play(self) -> Play:
-        return Play(OF_EVERYTHING, ORDER, tellings=[said_yes(5000), was_paid(60)])
+        return Play(OF_EVERYTHING, ORDER, tellings=[said_yes(60), was_paid(10)])
 
 
 def test_nobody_answers_in_time_and_everything_is_taken_back() -> None:

@@ -1,8 +1,8 @@
-"""Rehearsing a workflow: every step fails once, every effect comes twice, workers die at every await.
+"""Rehearsing a workflow: each step fails once, each effect comes twice, workers die at every await.
 
-Subclass `WorkflowContract` with a `play` fixture, the workflow and who answers its commands, and inherit
-the rest: whatever goes wrong, the end is the same, or everything is taken back. Time is virtual, so hours
-of waiting cost nothing; the store is the one in memory, the pump and the rules are the real ones.
+Subclass `WorkflowContract` with a `play` fixture, the workflow and who answers its commands, and
+inherit the rest: whatever goes wrong, the end is the same, or everything is taken back. Time is virtual;
+the store is the one in memory; the pump and the rules are the real ones.
 """
 
 import asyncio
@@ -11,6 +11,7 @@ import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -38,7 +39,7 @@ TENANT, KEY = "acme", "k"
 END_MAX_S = 60 * 86_400
 """Virtual seconds in which everything has to come to an end."""
 WORKERS_MAX = 50
-POLL_MAX_S = 300.0
+POLL_MAX_S = 20.0
 GOOD_ENDS = frozenset({Status.COMPLETED, Status.COMPENSATED})
 
 type Fields = Mapping[str, Json]
@@ -229,14 +230,10 @@ class Stage:
 
     def _worker(self) -> Worker:
         ports = Ports(self)
-        book = Book(ports, uuid7)  # type: ignore[arg-type] - it has what the store has
-        pump = Pump(
-            _instances(book, ports, self.clock),
-            ports,
-            ports.request,
-            self.clock,
-            poll_max_s=POLL_MAX_S,
-        )  # type: ignore[arg-type]
+        reached: Any = ports  # it has what the store has
+        book = Book(reached, uuid7)
+        instances = _instances(book, reached, self.clock)
+        pump = Pump(instances, reached, ports.request, self.clock, poll_max_s=POLL_MAX_S)
         ports.worker = Worker(self, pump)
         return ports.worker
 
@@ -253,21 +250,9 @@ class Stage:
         return fold(await self._history(), Instance())
 
 
-def _instances(book: Book, ports: Ports, clock: VirtualClock) -> Instances:
-    chance = random.Random(1)
-    return Instances.of(
-        book,
-        lambda definitions: Aggregate(
-            decider(definitions),
-            CODEC,
-            ports,
-            ports.commit,
-            clock,
-            uuid7,
-            chance,
-            wake=wake,  # type: ignore[arg-type]
-        ),
-    )
+def _instances(book: Book, ports: Any, clock: VirtualClock) -> Instances:
+    parts = (CODEC, ports, ports.commit, clock, uuid7, random.Random(1))
+    return Instances.of(book, lambda known: Aggregate(decider(known), *parts, wake=wake))
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,7 +286,9 @@ class Ending:
         assert len(steps) == len(set(steps)), f"done twice: {steps}"
         assert self.status in {*GOOD_ENDS, Status.STUCK}, self.status
         if self.status is Status.COMPENSATED:
-            left = {step for step in self.standing if self.play.definition.by_name[step].undo}
+            left = {
+                step for step in self.standing if self.play.definition.by_name[step].compensation
+            }
             assert not left, f"not taken back: {left}"
         undone_in_reverse(self.history)
 

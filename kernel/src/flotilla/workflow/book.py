@@ -123,7 +123,7 @@ class Book:
     def _event(self, definition: Definition) -> NewEvent:
         defined = WorkflowDefined(
             hash=definition.hash,
-            definition=definition.model_dump(mode="json", by_alias=True, exclude_defaults=True),
+            definition=definition.content(),
         )
         kind, payload = self._codec.encode(defined)
         return NewEvent(str(self._ids()), kind, payload, {})

@@ -13,10 +13,10 @@ from typing import Annotated, Any
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
-from flotilla.workflow.definition import Call, Definition, DefinitionInvalid, Step
-from flotilla.workflow.expressions import Json, Path, references
+from flotilla.workflow.definition import Call, Definition, DefinitionInvalid, Step, WaitFor
+from flotilla.workflow.expressions import Json, Path, references, untied
 
-ALWAYS = ("key", "name", "tenant")
+ALWAYS = ("key", "name")
 """What `${workflow.…}` has."""
 
 
@@ -41,16 +41,20 @@ def mistakes(definition: Definition, contract: Contract) -> Iterator[str]:
     names = [step.name for step in definition.steps]
     yield from (f"steps.{name} is there twice" for name in _twice(names))
     for step in definition.steps:
-        for needed in step.depends_on or ():
+        for needed in step.depends_on:
             if needed not in definition.by_name:
                 yield f"steps.{step.name}.depends_on: {_unknown('step', needed, names)}"
     circle = [step for step in names if step in definition.needs_all[step]]
     if circle:
         yield f"these wait for each other, so none ever begins: {', '.join(circle)}"
-    event = definition.trigger.event
-    if event and event not in contract.events:
-        yield f"trigger.event: {_unknown('event', event, contract.events)}"
-    yield from _Scope(definition, contract, None).check("key", definition.key)
+    trigger = definition.trigger
+    if trigger.event and trigger.event not in contract.events:
+        yield f"trigger.event: {_unknown('event', trigger.event, contract.events)}"
+    if trigger.command and trigger.command.subject not in contract.commands:
+        yield f"trigger.command: {_unknown('command', trigger.command.subject, contract.commands)}"
+    yield from _Scope(definition, contract, None).check(
+        "idempotency_key", definition.idempotency_key
+    )
     for step in definition.steps:
         yield from _step(definition, contract, step)
 
@@ -58,52 +62,62 @@ def mistakes(definition: Definition, contract: Contract) -> Iterator[str]:
 def _step(definition: Definition, contract: Contract, step: Step) -> Iterator[str]:
     where, scope = f"steps.{step.name}", _Scope(definition, contract, step)
     if step.call:
-        yield from _call(where, step.call, scope)
-        if step.compensation is None:
+        yield from _call(f"{where}.call", step.call, scope)
+        if not step.says_how_it_is_undone:
             yield (
                 f"{where}.compensation is missing: say which command takes this back, or write"
-                " `compensation: none` if it leaves nothing behind"
+                " `compensation: null` if it leaves nothing behind"
             )
-        if step.undo:
-            after = _Scope(definition, contract, step, own=True)
-            yield from _call(f"{where}.compensation", step.undo, after)
+    if step.compensation:
+        after = _Scope(definition, contract, step, own=True)
+        yield from _call(f"{where}.compensation", step.compensation, after)
     if step.wait_for:
-        kind = step.wait_for.event
-        if kind not in contract.events:
-            yield f"{where}.wait_for.event: {_unknown('event', kind, contract.events)}"
-        yield from _Scope(definition, contract, step, event=kind).check(
-            f"{where}.wait_for.key", step.wait_for.key
+        yield from _wait_for(f"{where}.wait_for", step.wait_for, scope)
+
+
+def _wait_for(where: str, wait: WaitFor, scope: "_Scope") -> Iterator[str]:
+    model = scope.contract.events.get(wait.event)
+    if model is None:
+        yield f"{where}.event: {_unknown('event', wait.event, scope.contract.events)}"
+        return
+    for name, value in wait.where.items():
+        if why := _missing(name, model):
+            yield f"{where}.where: {why}"
+        yield from scope.check(f"{where}.where.{name}", value)
+    for reference in untied(scope.definition.idempotency_key, wait.where):
+        yield (
+            f"{where}.where: nothing says which field of {wait.event} is {reference}, and without that"
+            " nobody knows whose event it is"
         )
 
 
 def _call(where: str, call: Call, scope: "_Scope") -> Iterator[str]:
-    model = scope.contract.commands.get(call.command)
+    model = scope.contract.commands.get(call.subject)
     if model is None:
-        yield f"{where}.command: {_unknown('command', call.command, scope.contract.commands)}"
+        yield f"{where}: {_unknown('command', call.subject, scope.contract.commands)}"
         return
     fields = model.model_fields
     for name, value in call.parameters.items():
         if name not in fields:
-            yield f"{where}.with: {_unknown('field of ' + call.command, name, fields)}"
+            yield f"{where}.parameters: {_unknown('field of ' + call.subject, name, fields)}"
             continue
-        found = list(scope.check(f"{where}.with.{name}", value))
+        found = list(scope.check(f"{where}.parameters.{name}", value))
         yield from found
         if not found and not list(references(value)) and (why := _not_allowed(fields[name], value)):
-            yield f"{where}.with.{name}: {why}"
+            yield f"{where}.parameters.{name}: {why}"
     for name, info in fields.items():
         if info.is_required() and name not in call.parameters:
-            yield f"{where}.with: {call.command} needs {name!r}"
+            yield f"{where}.parameters: {call.subject} needs {name!r}"
 
 
 @dataclass(frozen=True, slots=True)
 class _Scope:
-    """What may be referred to at one place: `own` is the step's own result, `event` an event's type."""
+    """What may be referred to at one place: `own`: the step's own result as well."""
 
     definition: Definition
     contract: Contract
     step: Step | None
     own: bool = False
-    event: str | None = None
 
     def check(self, where: str, value: Json) -> Iterator[str]:
         """Yield what is wrong with the references in `value`."""
@@ -119,20 +133,18 @@ class _Scope:
     def _why_not(self, path: Path) -> str | None:  # noqa: PLR0911 - a case a root
         trigger = self.definition.trigger
         match path:
-            case ("event", name, *_) if self.event:
-                return _missing(name, self.contract.events.get(self.event))
-            case _ if self.event:
-                return "whose event it is can only be said from the event: ${event.field}"
             case ("trigger", name, *_) if trigger.command:
-                return None if name in trigger.input else _unknown("input", name, trigger.input)
+                return _missing(name, self.contract.commands.get(trigger.command.subject))
             case ("trigger", name, *_) if trigger.event:
                 return _missing(name, self.contract.events.get(trigger.event))
             case ("trigger", name, *_):
                 return None if name == "at" else "a schedule brings `at` and nothing else"
             case ("workflow", name) if self.step:
                 return None if name in ALWAYS else _unknown("field of workflow", name, ALWAYS)
-            case ("steps", name, *rest) if self.step:
+            case ("steps", name, "result", *rest) if self.step:
                 return self._result(self.step, name, rest)
+            case ("steps", *_) if self.step:
+                return "write ${steps.<name>.result.<field>}"
             case _:
                 roots = "trigger, steps, workflow" if self.step else "trigger"
                 return f"there is no {path[0]!r} here, but {roots}"
@@ -145,8 +157,8 @@ class _Scope:
             return f"{step.name} does not wait for {name}: name it in depends_on"
         if not rest:
             return None
-        if other.command:
-            return _missing(rest[0], self.contract.replies.get(other.command))
+        if other.call:
+            return _missing(rest[0], self.contract.replies.get(other.call.subject))
         if other.wait_for:
             return _missing(rest[0], self.contract.events.get(other.wait_for.event))
         return None if other.approval and rest == ["by"] else f"{name} has no result {rest[0]!r}"

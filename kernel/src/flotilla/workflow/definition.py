@@ -1,44 +1,45 @@
 """What a workflow does, as data: `platform-model/workflows/*.yaml` is written in this shape.
 
-    name: tenant-onboarding
+    name: ordering
     version: 1
-    trigger: {command: onboard-tenant, input: [tenant_id, name]}
-    key: ${trigger.tenant_id}            # one instance a key: a trigger that comes twice starts one
+    trigger: { event: order.placed.v1 }
+    idempotency_key: ${trigger.order_id}    # one instance a key: a trigger that comes twice starts one
     steps:
-      - name: create
-        command: cmd.tenant.create
-        with: {tenant_id: "${trigger.tenant_id}", name: "${trigger.name}"}
-        retries: {tries_max: 5, backoff_s: 0.5, backoff_max_s: 60}
-        compensation: {command: cmd.tenant.close, with: {tenant_id: "${trigger.tenant_id}"}}
-      - name: agreed
-        approval: {role: operator}
-        deadline_s: 86400
+      - name: reserve
+        call: { service: stock, command: reserve, parameters: { order_id: "${trigger.order_id}" } }
+        retries: { attempts_max: 5, backoff_first_s: 1, backoff_max_s: 60 }
+        compensation:
+          { service: stock, command: release, parameters: { order_id: "${trigger.order_id}" } }
+      - { name: agreed, approval: { by: sales }, timeout_s: 86400 }
       - name: paid
-        wait_for: {event: invoice.paid.v1, key: "${event.tenant_id}"}
-      - name: settle-down
-        timer: {after_s: 60}
+        depends_on: [reserve, agreed]
+        wait_for: { event: invoice.paid.v1, where: { order_id: "${trigger.order_id}" } }
+      - { name: settle-down, depends_on: [paid], timer_s: 60 }
 
-A step without `depends_on` begins when the one before it has succeeded; `depends_on: []` at once. Steps
-that do not depend on each other are done side by side. Every command says how it is undone, or
-`compensation: none` if it leaves nothing behind.
+Steps that do not depend on each other are done side by side. Every call says how it is undone, or
+`compensation: null` when it leaves nothing behind. `where` ties the event to the fields of which the
+idempotency key is made: so whose event it is can be computed from it.
 """
 
 import hashlib
 import json
 from functools import cached_property
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from flotilla.errors import Rejected
 from flotilla.workflow.expressions import Json
 
-STEPS_MAX = 64
+STEPS_MAX = 100
+CALL_TIMEOUT_S = 60.0
+"""How long a call is tried, pauses included, when its step does not say."""
 NAME = r"^[a-z0-9]([a-z0-9-]{0,62}[a-z0-9])?$"
-DAYS_400_S = 400 * 86_400
+YEAR_S = 366 * 86_400
 
 Name = Annotated[str, Field(pattern=NAME)]
-Seconds = Annotated[float, Field(gt=0, le=DAYS_400_S)]
+EventType = Annotated[str, Field(pattern=r"^[^.\s]+\.[^.\s]+\.v[1-9][0-9]*$")]
+Seconds = Annotated[float, Field(gt=0, le=YEAR_S)]
 
 
 class DefinitionInvalid(Rejected):
@@ -48,111 +49,99 @@ class DefinitionInvalid(Rejected):
 
 
 class _Shape(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Retries(_Shape):
-    """How often one attempt is asked for while its outcome is not known, and the pauses between."""
+    """How often one thing is asked for while nobody knows that it was done, and the pauses between."""
 
-    tries_max: Annotated[int, Field(ge=1, le=100)] = 5
-    backoff_s: Seconds = 0.5
-    """Before the second try; twice as long before each further one."""
+    attempts_max: Annotated[int, Field(ge=1, le=100)] = 5
+    backoff_first_s: Seconds = 1.0
+    """Before the second time; twice as long before each further one, with jitter."""
     backoff_max_s: Seconds = 60.0
 
 
 class Call(_Shape):
-    """A contract command and its fields; `timeout_s` is what one try may take."""
+    """A contract command and its fields."""
 
-    command: Annotated[str, Field(pattern=r"^cmd\.[^.\s]+\.[^.\s]+$")]
-    parameters: dict[str, Any] = Field(default={}, alias="with")
-    timeout_s: Annotated[float, Field(gt=0, le=60)] = 5.0
-    retries: Retries = Retries()
+    service: Name
+    command: Name
+    parameters: dict[str, Any] = {}
 
-
-class Timer(_Shape):
-    """A pause. It is over though nobody was there to see it end."""
-
-    after_s: Seconds
+    @property
+    def subject(self) -> str:
+        """Where it is asked for."""
+        return f"cmd.{self.service}.{self.command}"
 
 
 class WaitFor(_Shape):
-    """Something that happens elsewhere. `key` says, from the event, whose instance it belongs to.
+    """Something that happens elsewhere; kept for its step when it comes before the step has begun."""
 
-    An event that comes before its step has begun is kept for it.
-    """
-
-    event: Annotated[str, Field(pattern=r"^[^.\s]+\.[^.\s]+\.v[1-9][0-9]*$")]
-    key: str
+    event: EventType
+    where: dict[str, Any] = {}
 
 
 class Approval(_Shape):
-    """A person's yes or no. `role` says whose, for whoever shows it and lets them answer."""
+    """A person's yes or no: by whom, for whoever shows it and lets them answer."""
 
-    role: Name
+    by: Name
 
 
 class Step(_Shape):
-    """One thing to do: exactly one of `command`, `timer`, `wait_for`, `approval`.
+    """One thing to do: exactly one of `call`, `wait_for`, `timer_s`, `approval`.
 
-    After `deadline_s` nothing more is waited for or tried.
+    After `timeout_s` nothing more is waited for or tried; a call that does not say has `CALL_TIMEOUT_S`.
     """
 
     name: Name
-    depends_on: tuple[Name, ...] | None = None
-    deadline_s: Seconds | None = None
-    command: str | None = None
-    parameters: dict[str, Any] = Field(default={}, alias="with")
-    timeout_s: Annotated[float, Field(gt=0, le=60)] = 5.0
-    retries: Retries = Retries()
-    compensation: Call | Literal["none"] | None = None
-    timer: Timer | None = None
+    call: Call | None = None
     wait_for: WaitFor | None = None
+    timer_s: Seconds | None = None
     approval: Approval | None = None
+    depends_on: tuple[Name, ...] = ()
+    timeout_s: Seconds | None = None
+    retries: Retries = Retries()
+    compensation: Call | None = None
 
     @model_validator(mode="after")
     def _is_one_thing(self) -> Self:
-        kinds = [k for k in ("command", "timer", "wait_for", "approval") if getattr(self, k)]
-        if len(kinds) != 1:
-            raise ValueError("a step is one of command, timer, wait_for, approval")
-        if (
-            not self.command
-            and {"parameters", "retries", "compensation", "timeout_s"} & self.model_fields_set
-        ):
-            raise ValueError("with, timeout_s, retries and compensation belong to a command")
+        kinds = (self.call, self.wait_for, self.timer_s, self.approval)
+        if sum(kind is not None for kind in kinds) != 1:
+            raise ValueError("a step is one of call, wait_for, timer_s, approval")
+        if not self.call and {"retries", "compensation"} & self.model_fields_set:
+            raise ValueError("retries and compensation belong to a call")
         return self
 
-    @cached_property
-    def call(self) -> Call | None:
-        """What it asks for."""
-        if self.command is None:
-            return None
-        return Call(
-            command=self.command,
-            parameters=self.parameters,
-            timeout_s=self.timeout_s,
-            retries=self.retries,
-        )
-
     @property
-    def undo(self) -> Call | None:
-        """What takes it back; None when it leaves nothing behind."""
-        return self.compensation if isinstance(self.compensation, Call) else None
+    def says_how_it_is_undone(self) -> bool:
+        """Whether there is a compensation, or it is written that there is nothing to undo."""
+        return "compensation" in self.model_fields_set
 
 
 class Schedule(_Shape):
     """Times at which it starts, by a clock on somebody's wall."""
 
     cron: str
-    timezone: str = "UTC"
+    time_zone: str = "UTC"
+
+
+class TriggerCommand(_Shape):
+    """A command; its fields are what the instance is started with."""
+
+    service: Name
+    command: Name
+
+    @property
+    def subject(self) -> str:
+        """Where it is asked for."""
+        return f"cmd.{self.service}.{self.command}"
 
 
 class Trigger(_Shape):
-    """What starts it: exactly one of a command of that name, an event, a schedule."""
+    """What starts it: exactly one of these."""
 
-    command: Name | None = None
-    input: tuple[str, ...] = ()
-    """The fields that a starting command brings."""
-    event: Annotated[str, Field(pattern=r"^[^.\s]+\.[^.\s]+\.v[1-9][0-9]*$")] | None = None
+    command: TriggerCommand | None = None
+    event: EventType | None = None
     schedule: Schedule | None = None
 
     @model_validator(mode="after")
@@ -167,9 +156,11 @@ class Definition(_Shape):
 
     name: Name
     version: Annotated[int, Field(ge=1)]
-    description: str = ""
+    summary: str = ""
+    owner: str = ""
     trigger: Trigger
-    key: str
+    idempotency_key: Annotated[str, Field(min_length=1)]
+    environments: tuple[str, ...] = ()
     steps: Annotated[tuple[Step, ...], Field(min_length=1, max_length=STEPS_MAX)]
 
     @cached_property
@@ -183,27 +174,17 @@ class Definition(_Shape):
         return {step.name: step for step in self.steps}
 
     @cached_property
-    def needs(self) -> dict[str, tuple[str, ...]]:
-        """What each step waits for directly."""
-        before: tuple[str, ...] = ()
-        found: dict[str, tuple[str, ...]] = {}
-        for step in self.steps:
-            found[step.name] = before if step.depends_on is None else step.depends_on
-            before = (step.name,)
-        return found
-
-    @cached_property
     def needs_all(self) -> dict[str, frozenset[str]]:
         """What each step waits for, directly or not: what it may refer to."""
         found: dict[str, frozenset[str]] = {}
         for step in self.steps:
             seen: set[str] = set()
-            waiting = list(self.needs[step.name])
+            waiting = list(step.depends_on)
             while waiting:
                 name = waiting.pop()
                 if name not in seen:
                     seen.add(name)
-                    waiting += self.needs.get(name, ())
+                    waiting += self.by_name[name].depends_on if name in self.by_name else ()
             found[step.name] = frozenset(seen)
         return found
 
@@ -216,9 +197,13 @@ class Definition(_Shape):
         """Return the steps that wait for events of this type."""
         return tuple(s for s in self.steps if s.wait_for and s.wait_for.event == event)
 
+    def content(self) -> dict[str, Any]:
+        """Return it as the document that it was read from, without what it did not say."""
+        return self.model_dump(mode="json", exclude_unset=True)
+
     def to_json(self) -> str:
         """Return what `definition_from` reads; the same content is the same text."""
-        content = self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+        content = self.content()
         return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 

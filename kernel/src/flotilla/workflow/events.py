@@ -120,7 +120,7 @@ class ApprovalAsked(WorkflowEvent):
     type: ClassVar[str] = "workflow.approval-asked.v1"
 
     step: str
-    role: str
+    by: str
     until: AwareDatetime | None = None
 
 

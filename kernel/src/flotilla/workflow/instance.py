@@ -24,13 +24,13 @@ from flotilla.workflow.moving import (
     Events,
     advance,
     by_name,
-    call_of,
     failed,
     first_try,
+    give_up,
+    matches,
     may_try,
     overdue,
     pause_s,
-    try_again,
 )
 from flotilla.workflow.state import (
     MOVING,
@@ -274,7 +274,7 @@ def _pause(step: Step, work: Work, command: Report, s: Instance) -> Events:
     """Return when it is asked for again, or that it is not."""
     outcome, undo = command.outcome, command.attempted.undo
     assert not isinstance(outcome, Succeeded)  # noqa: S101 - for the type checker
-    pause = pause_s(call_of(step, undo=undo), work.tries, f"{s.key}/{step.name}")
+    pause = pause_s(step.retries, work.tries, f"{s.key}/{step.name}")
     scheduled = e.StepRetryScheduled(
         step=step.name,
         undo=undo,
@@ -283,11 +283,11 @@ def _pause(step: Step, work: Work, command: Report, s: Instance) -> Events:
         code=outcome.code,
         message=outcome.message,
     )
-    if s.status not in MOVING or may_try(step, work, scheduled.until, undo=undo):
+    if s.status not in MOVING or may_try(step, work, scheduled.until):
         return [scheduled]
     unknown = work.unknown or scheduled.unknown
     pausing = replace(work, phase=Phase.PAUSING, unknown=unknown, why=outcome.message)
-    return [scheduled, *try_again(step, pausing, scheduled.until, undo=undo)]
+    return [scheduled, *give_up(step, pausing, undo=undo)]
 
 
 def _success(
@@ -296,7 +296,7 @@ def _success(
     if undo:
         return e.StepCompensated(step=step.name, attempt=s.effects[-1].attempt)
     return e.StepSucceeded(
-        step=step.name, attempt=attempt, result=result, undoable=step.undo is not None
+        step=step.name, attempt=attempt, result=result, undoable=step.compensation is not None
     )
 
 
@@ -305,8 +305,8 @@ def _arrive(definition: Definition, command: Arrive, s: Instance) -> Events:
         return []
     for step in definition.awaits(command.event):
         work = s.steps.get(step.name)
-        is_open = work is None or work.phase is Phase.AWAITING
-        if is_open and step.name not in s.arrived:
+        is_open = step.name not in s.arrived if work is None else work.phase is Phase.AWAITING
+        if is_open and step.wait_for and matches(step.wait_for, command.data, s) is not False:
             return [e.EventArrived(step=step.name, event_id=command.event_id, data=command.data)]
     return []
 

@@ -14,7 +14,14 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from flotilla.workflow import events as e
-from flotilla.workflow.definition import Call, Definition, Step
+from flotilla.workflow.definition import (
+    CALL_TIMEOUT_S,
+    Call,
+    Definition,
+    Retries,
+    Step,
+    WaitFor,
+)
 from flotilla.workflow.events import WorkflowEvent
 from flotilla.workflow.expressions import Json, ReferenceMissing, evaluate
 from flotilla.workflow.state import (
@@ -27,8 +34,12 @@ from flotilla.workflow.state import (
     scope,
 )
 
+TRY_TIMEOUT_S = 5.0
+"""How long one try may take: the deadline that travels with it."""
 MARGIN_S = 1.0
 """How much longer than a try may take nobody else begins another one."""
+UNHEARD_TRIES_MAX = 20
+"""How many workers may die while they ask for one thing, before somebody has to look at it."""
 
 type Events = list[WorkflowEvent]
 
@@ -52,7 +63,7 @@ def _next(definition: Definition, s: Instance, now: datetime) -> Events:
         return [
             event
             for step in definition.steps
-            if step.name not in s.steps and all(map(s.has_done, definition.needs[step.name]))
+            if step.name not in s.steps and all(map(s.has_done, step.depends_on))
             for event in _begin(step, s, now)
         ]
     if s.status is Status.COMPENSATING and s.undoing is None and not s.open_calls():
@@ -61,17 +72,27 @@ def _next(definition: Definition, s: Instance, now: datetime) -> Events:
 
 
 def _begin(step: Step, s: Instance, now: datetime) -> Events:
-    until = now + timedelta(seconds=step.deadline_s) if step.deadline_s else None
-    if step.timer:
-        return [e.TimerSet(step=step.name, until=now + timedelta(seconds=step.timer.after_s))]
+    until = now + timedelta(seconds=step.timeout_s) if step.timeout_s else None
+    if step.timer_s:
+        return [e.TimerSet(step=step.name, until=now + timedelta(seconds=step.timer_s))]
     if step.approval:
-        return [e.ApprovalAsked(step=step.name, role=step.approval.role, until=until)]
+        return [e.ApprovalAsked(step=step.name, by=step.approval.by, until=until)]
     if step.wait_for:
         awaited = e.EventAwaited(step=step.name, event=step.wait_for.event, until=until)
-        if early := s.arrived.get(step.name):
+        early = s.arrived.get(step.name)
+        if early and matches(step.wait_for, early[1], s):
             return [awaited, e.EventArrived(step=step.name, event_id=early[0], data=early[1])]
         return [awaited]
     return attempt(step, s, now)
+
+
+def matches(wait: WaitFor, data: Json, s: Instance) -> bool | None:
+    """Return whether an event is the one that is waited for; None while that cannot be known yet."""
+    try:
+        wanted = {name: evaluate(value, s.scope) for name, value in wait.where.items()}
+    except ReferenceMissing:
+        return None
+    return isinstance(data, Mapping) and all(data.get(n) == v for n, v in wanted.items())
 
 
 def _undo_last(definition: Definition, s: Instance, now: datetime) -> Events:
@@ -79,14 +100,14 @@ def _undo_last(definition: Definition, s: Instance, now: datetime) -> Events:
         return [e.WorkflowCompensated(reason=s.reason)]
     effect = s.effects[-1]
     step = definition.by_name[effect.step]
-    if step.undo is None:
+    if step.compensation is None:
         return [e.StepCompensated(step=effect.step, attempt=effect.attempt)]
     return attempt(step, s, now, undo=True)
 
 
 def call_of(step: Step, *, undo: bool) -> Call:
     """Return what is asked for to do a step, or to undo it."""
-    call = step.undo if undo else step.call
+    call = step.compensation if undo else step.call
     if call is None:
         raise ValueError(f"{step.name} asks for nothing")
     return call
@@ -101,7 +122,7 @@ def parameters(s: Instance, step: Step, *, undo: bool) -> dict[str, Json]:
     """
     results = s.effects[-1].results if undo else s.results
     fields = evaluate(dict(call_of(step, undo=undo).parameters), scope(s, results))
-    return fields if isinstance(fields, dict) else {}
+    return dict(fields) if isinstance(fields, Mapping) else {}
 
 
 def attempt(step: Step, s: Instance, now: datetime, *, undo: bool = False) -> Events:
@@ -115,28 +136,35 @@ def attempt(step: Step, s: Instance, now: datetime, *, undo: bool = False) -> Ev
 
 
 def try_again(step: Step, work: Work, now: datetime, *, undo: bool) -> Events:
-    """Return how the same attempt is asked for again, if it may be: under the same key."""
-    if may_try(step, work, now, undo=undo):
+    """Return how the same attempt is asked for again: under the same key. It was said that it would be.
+
+    Nobody heard of tries whose worker died: that is no fault of the step's, unless it kills workers.
+    """
+    unheard = UNHEARD_TRIES_MAX if work.phase is Phase.ASKING else 0
+    if work.tries < step.retries.attempts_max + unheard:
         return [_try(step, work, now, undo=undo)]
+    return give_up(step, work, undo=undo)
+
+
+def give_up(step: Step, work: Work, *, undo: bool) -> Events:
+    """Return what follows when there is no try left, or no time."""
     if not (work.unknown or work.phase is Phase.ASKING):
         return failed(step, undo=undo, code="tries-spent", message=work.why)
-    message = (
-        f"after {work.tries} tries nobody knows whether it was done: {work.why or 'no answer'}"
-    )
+    why = work.why or "no answer"
+    message = f"after {work.tries} tries nobody knows whether it was done: {why}"
     return [e.WorkflowStuck(step=step.name, undo=undo, code="outcome-unknown", message=message)]
 
 
 def first_try(step: Step, work: Work, now: datetime, *, undo: bool) -> e.StepAttempted:
     """Return how an attempt is asked for from the beginning: with all its tries, and all its time."""
-    limited = step.deadline_s is not None and not undo
-    deadline = now + timedelta(seconds=step.deadline_s or 0) if limited else None
+    deadline = None if undo else now + timedelta(seconds=step.timeout_s or CALL_TIMEOUT_S)
     return _try(step, replace(work, tries=0, deadline=deadline), now, undo=undo)
 
 
-def may_try(step: Step, work: Work, now: datetime, *, undo: bool) -> bool:
-    """Return whether there is a try left, and time for it."""
+def may_try(step: Step, work: Work, now: datetime) -> bool:
+    """Return whether there is a try left, and time for it: asked before a pause is made for it."""
     in_time = work.deadline is None or now < work.deadline
-    return in_time and work.tries < call_of(step, undo=undo).retries.tries_max
+    return in_time and work.tries < step.retries.attempts_max
 
 
 def failed(step: Step, *, undo: bool, code: str, message: str) -> Events:
@@ -148,11 +176,11 @@ def failed(step: Step, *, undo: bool, code: str, message: str) -> Events:
     return [failure, stuck]
 
 
-def pause_s(call: Call, tries: int, key: str) -> float:
+def pause_s(retries: Retries, tries: int, key: str) -> float:
     """Return how long to wait after so many tries: doubling, bounded, spread by what is asked for."""
     spread = zlib.crc32(f"{key}#{tries}".encode()) / 2**32
-    doubled: float = call.retries.backoff_s * 2.0 ** min(tries - 1, 30)
-    longest = min(call.retries.backoff_max_s, doubled)
+    doubled: float = retries.backoff_first_s * 2.0 ** min(tries - 1, 30)
+    longest = min(retries.backoff_max_s, doubled)
     return longest * (0.5 + spread / 2)
 
 
@@ -191,7 +219,7 @@ def _try(step: Step, work: Work, now: datetime, *, undo: bool) -> e.StepAttempte
         undo=undo,
         attempt=work.attempt,
         tries=work.tries + 1,
-        until=now + timedelta(seconds=call_of(step, undo=undo).timeout_s + MARGIN_S),
+        until=now + timedelta(seconds=TRY_TIMEOUT_S + MARGIN_S),
         deadline=work.deadline,
     )
 

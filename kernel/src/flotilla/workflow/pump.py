@@ -35,7 +35,8 @@ from flotilla.store import StreamId, tenant_of
 from flotilla.workflow.events import StepAttempted
 from flotilla.workflow.instance import Command, NotDone, Report, Succeeded, Unknown, Wake
 from flotilla.workflow.instances import AGGREGATE, Instances, Told
-from flotilla.workflow.moving import call_of, parameters
+from flotilla.workflow.moving import TRY_TIMEOUT_S, call_of, parameters
+from flotilla.workflow.state import wake
 
 CONCURRENCY_MAX = 256
 """Instances that one worker moves at a time."""
@@ -64,6 +65,8 @@ class Pump:
     _asking: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(ASKING_MAX))
     _working: set[asyncio.Task[None]] = field(default_factory=set)
     _told_at: tuple[datetime, float] | None = None
+    _sooner: asyncio.Event = field(default_factory=asyncio.Event)
+    _sleeps_until_s: float = field(default=0.0)
 
     async def run(self, shown: Background) -> None:
         """Move what is due, until cancelled."""
@@ -90,7 +93,7 @@ class Pump:
             raise Unavailable(f"{len(self._working)} workflows are moving here; back off")
         if self._told_at is None:
             await self._claim(0)
-        told = await self.instances.tell(stream, command(self.now()))
+        told = await self._tell(stream, command(self.now()))
         if told.attempts:
             self._work(self._follow(stream, told))
         return told
@@ -123,10 +126,28 @@ class Pump:
         """Wait for the next moment at which there may be something to do."""
         if len(claimed.due) >= free:
             await asyncio.wait(self._working, return_when=asyncio.FIRST_COMPLETED)
-        elif claimed.next_in_s is None:
-            await self.clock.sleep(self.poll_max_s)
-        else:
-            await self.clock.sleep(min(self.poll_max_s, max(POLL_MIN_S, claimed.next_in_s)))
+            return
+        next_s = self.poll_max_s if claimed.next_in_s is None else claimed.next_in_s
+        pause_s = min(self.poll_max_s, max(POLL_MIN_S, next_s))
+        self._sleeps_until_s = self.clock.monotonic_s() + pause_s
+        self._sooner.clear()
+        sleeping = asyncio.ensure_future(self.clock.sleep(pause_s))
+        hearing = asyncio.ensure_future(self._sooner.wait())
+        try:
+            await asyncio.wait([sleeping, hearing], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            sleeping.cancel()
+            hearing.cancel()
+
+    async def _tell(self, stream: StreamId, command: Command) -> Told:
+        told = await self.instances.tell(stream, command)
+        at = wake(told.instance).at
+        if (
+            at
+            and (at - self.now()).total_seconds() + self.clock.monotonic_s() < self._sleeps_until_s
+        ):
+            self._sooner.set()
+        return told
 
     def _work(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -135,7 +156,7 @@ class Pump:
 
     async def _wake(self, stream: StreamId) -> None:
         try:
-            told = await self.instances.tell(stream, Wake(self.now()))
+            told = await self._tell(stream, Wake(self.now()))
         except Exception as error:  # noqa: BLE001 - one instance must not stop the others
             log.warning("workflow.not_woken", stream=stream, error=repr(error))
             return  # it is due again when the claim has ended
@@ -151,7 +172,7 @@ class Pump:
         if outcome is None:
             return
         try:
-            after = await self.instances.tell(stream, Report(tried, outcome, self.now()))
+            after = await self._tell(stream, Report(tried, outcome, self.now()))
         except Exception as error:  # noqa: BLE001 - nobody has heard; it will be asked again
             log.warning("workflow.not_reported", stream=stream, step=tried.step, error=repr(error))
             return
@@ -172,9 +193,9 @@ class Pump:
             tenant_of(stream),
             correlation_id=stream,
             idempotency_key=idempotency_key(stream, tried),
-            timeout_s=min(call.timeout_s, left_s),
+            timeout_s=min(TRY_TIMEOUT_S, left_s),
         )
-        asked = Request(call.command, body.encode(), context)
+        asked = Request(call.subject, body.encode(), context)
         try:
             async with asyncio.timeout(left_s):
                 return _answered(await self.request(asked))

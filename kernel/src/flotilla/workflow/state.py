@@ -123,7 +123,8 @@ class Instance:
 def scope(instance: Instance, results: Mapping[str, Json]) -> dict[str, Json]:
     """Return what expressions may refer to, with these results of steps."""
     about: Json = {"key": instance.key, "name": instance.name}
-    return {"trigger": instance.input, "steps": dict(results), "workflow": about}
+    steps = {name: {"result": result} for name, result in results.items()}
+    return {"trigger": instance.input, "steps": steps, "workflow": about}
 
 
 def wake(instance: Instance) -> Wake:
@@ -166,8 +167,8 @@ def evolve(s: Instance, event: WorkflowEvent) -> Instance:  # noqa: C901, PLR091
         case e.EventArrived(step=step, event_id=event_id, data=data):
             s = replace(s, arrived={**s.arrived, step: (event_id, data)})
             return _done(s, step, data) if step in s.steps else s
-        case e.ApprovalAsked(step=step, role=role, until=until):
-            return _with(s, step, Work(Phase.APPROVING, until, why=f"of {role}"))
+        case e.ApprovalAsked(step=step, by=by, until=until):
+            return _with(s, step, Work(Phase.APPROVING, until, why=f"of {by}"))
         case e.ApprovalGiven(step=step, by=by):
             return _done(s, step, {"by": by})
         case e.ApprovalRefused(step=step, by=by, reason=reason):
