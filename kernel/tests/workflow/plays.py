@@ -7,7 +7,7 @@ from flotilla.workflow.definition import Definition, definition_from
 ORDER = {"order": "${trigger.order}"}
 
 
-def call(name: str, **parameters: str) -> dict[str, Any]:
+def call(name: str, **parameters: Any) -> dict[str, Any]:
     """Return a call of the shop."""
     return {"service": "shop", "command": name, "parameters": parameters or ORDER}
 

@@ -26,7 +26,7 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 ROUNDS_MAX = 5_000
 DONE = Succeeded({"order": "o-1"})
 REFUSED = NotDone("no", "no", final=True)
-OUTCOMES = st.sampled_from(
+OUTCOMES: st.SearchStrategy[Any] = st.sampled_from(
     [*[DONE] * 6, REFUSED, NotDone("conflict", "busy", final=False), Unknown("lost", "lost"), None]
 )
 
@@ -85,9 +85,9 @@ def test_it_always_ends_completed_compensated_or_stuck_with_a_reason(
             break
         if asked:
             tried = asked.pop(data.draw(st.integers(0, len(asked) - 1)))
-            outcome = data.draw(OUTCOMES)
+            outcome: Any = data.draw(OUTCOMES)
             command: Any = Wake(now) if outcome is None else Report(tried, outcome, now)
-            heard += [command] if outcome else []
+            heard += [command] if isinstance(command, Report) else []
         elif heard and data.draw(st.integers(0, 9)) == 0:
             command = data.draw(st.sampled_from(heard))
         else:
