@@ -26,6 +26,7 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 ROUNDS_MAX = 5_000
 DONE = Succeeded({"order": "o-1"})
 REFUSED = NotDone("no", "no", final=True)
+ANSWERS: st.SearchStrategy[Any] = st.sampled_from([DONE, REFUSED])
 OUTCOMES: st.SearchStrategy[Any] = st.sampled_from(
     [*[DONE] * 6, REFUSED, NotDone("conflict", "busy", final=False), Unknown("lost", "lost"), None]
 )
@@ -121,7 +122,7 @@ def test_deciding_again_what_was_decided_changes_nothing(
         work = {name for name, w in state.steps.items() if w.phase is Phase.ASKING}
         if open_now:
             tried = data.draw(st.sampled_from(open_now))
-            said.append(Report(tried, data.draw(st.sampled_from([DONE, REFUSED])), NOW))
+            said.append(Report(tried, data.draw(ANSWERS), NOW))
             news = list(decide(said[-1], state))
         elif work:
             news = []  # others' answers are still to come: enough was seen
