@@ -4,9 +4,9 @@
                           └──────────── one store ─────────────┘
 
 The real `Pump`, `Instances`, `GroupCommitter` and rules; in memory: the store, and services that do a
-thing once a key. Every call may be lost before or after it was done, late, or deadly to its caller. After
-the storm every workflow has to be completed, or taken back as a whole; what is stuck, because nobody was
-heard for too long, is resumed by an operator, and has to end like the others.
+thing once a key. Every call may be lost before or after it was done, late, or deadly to its caller.
+After the storm every workflow has to be completed, or taken back as a whole; what is stuck, because
+nobody was heard for too long, is resumed by an operator, and has to end like the others.
 """
 
 import asyncio
@@ -29,10 +29,11 @@ from flotilla.stores.memory import MemoryStore
 from flotilla.testing.virtual_loop import run_virtually
 from flotilla.testing.workflows import undone_in_reverse
 from flotilla.workflow import events as e
+from flotilla.workflow.asked import NotDone, Resume, Start, Unknown
 from flotilla.workflow.book import Book
 from flotilla.workflow.definition import Definition, definition_from
 from flotilla.workflow.events import WorkflowEvent
-from flotilla.workflow.instance import NotDone, Resume, Start, Unknown, decider
+from flotilla.workflow.instance import decider
 from flotilla.workflow.instances import CODEC, Instances, instance_stream
 from flotilla.workflow.pump import Pump
 from flotilla.workflow.state import Instance, Status, fold, wake

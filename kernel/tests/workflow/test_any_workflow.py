@@ -8,17 +8,10 @@ from hypothesis import strategies as st
 
 from flotilla.testing.workflows import undone_in_reverse
 from flotilla.workflow import events as e
+from flotilla.workflow.asked import NotDone, Report, Start, Succeeded, Unknown, Wake
 from flotilla.workflow.definition import Definition
 from flotilla.workflow.events import WorkflowEvent
-from flotilla.workflow.instance import (
-    NotDone,
-    Report,
-    Start,
-    Succeeded,
-    Unknown,
-    Wake,
-    decider,
-)
+from flotilla.workflow.instance import decider
 from flotilla.workflow.state import MOVING, Instance, Phase, Status, evolve, fold, wake
 from kernel.tests.workflow.plays import does, workflow
 
@@ -77,17 +70,20 @@ def test_it_always_ends_completed_compensated_or_stuck_with_a_reason(
     news = list(decide(Start(definition, "o-1", {"order": "o-1"}, now), Instance()))
     asked: list[e.StepAttempted] = []
     heard: list[Report] = []
+    may_be_stuck = False
     for _ in range(ROUNDS_MAX):
         events += news
         asked += [event for event in news if isinstance(event, e.StepAttempted)]
         held(events, now)
         s = fold(events, Instance())
         if s.status not in MOVING:
+            assert may_be_stuck or s.status is not Status.STUCK, f"stuck without need: {s}"
             break
         if asked:
             tried = asked.pop(data.draw(st.integers(0, len(asked) - 1)))
             outcome: Any = data.draw(OUTCOMES)
             command: Any = Wake(now) if outcome is None else Report(tried, outcome, now)
+            may_be_stuck |= not (outcome == DONE or (outcome == REFUSED and not tried.undo))
             heard += [command] if isinstance(command, Report) else []
         elif heard and data.draw(st.integers(0, 9)) == 0:
             command = data.draw(st.sampled_from(heard))

@@ -9,9 +9,7 @@ import pytest
 from flotilla.errors import Rejected
 from flotilla.testing import Spec
 from flotilla.workflow import events as e
-from flotilla.workflow.definition import Definition
-from flotilla.workflow.events import WorkflowEvent
-from flotilla.workflow.instance import (
+from flotilla.workflow.asked import (
     Answer,
     Arrive,
     Cancel,
@@ -30,8 +28,10 @@ from flotilla.workflow.instance import (
     Unknown,
     UnknownInstance,
     Wake,
-    decider,
 )
+from flotilla.workflow.definition import Definition
+from flotilla.workflow.events import WorkflowEvent
+from flotilla.workflow.instance import decider
 from flotilla.workflow.moving import MARGIN_S, TRY_TIMEOUT_S
 from flotilla.workflow.state import Instance, Status, fold, wake
 from kernel.tests.workflow.plays import (

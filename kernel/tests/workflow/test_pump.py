@@ -24,8 +24,9 @@ from flotilla.store import StreamId, Version
 from flotilla.stores import ServiceStore, open_store, open_views
 from flotilla.testing import eventually
 from flotilla.workflow.arrivals import Arrivals, Concern, concerns
+from flotilla.workflow.asked import Arrive, Start
 from flotilla.workflow.book import Book, VersionChanged
-from flotilla.workflow.instance import Arrive, Start, decider
+from flotilla.workflow.instance import decider
 from flotilla.workflow.instances import CODEC, Instances, instance_stream
 from flotilla.workflow.picture import picture
 from flotilla.workflow.pump import Pump

@@ -3,8 +3,8 @@
 import pytest
 
 from flotilla.testing.workflows import Play, Telling, WorkflowContract, perform
+from flotilla.workflow.asked import Answer, Arrive
 from flotilla.workflow.expressions import Json
-from flotilla.workflow.instance import Answer, Arrive
 from flotilla.workflow.state import Status
 from kernel.tests.workflow.plays import IN_A_ROW, OF_EVERYTHING, SIDE_BY_SIDE
 

@@ -25,11 +25,12 @@ from flotilla.store import RecordedEvent, Version
 from flotilla.stores.memory import MemoryStore
 from flotilla.testing.virtual_loop import run_virtually
 from flotilla.workflow import events as e
+from flotilla.workflow.asked import Command, Start
 from flotilla.workflow.book import Book
 from flotilla.workflow.definition import Definition, Step
 from flotilla.workflow.events import WorkflowEvent
 from flotilla.workflow.expressions import Json
-from flotilla.workflow.instance import Command, Start, decider
+from flotilla.workflow.instance import decider
 from flotilla.workflow.instances import CODEC, Instances, instance_stream
 from flotilla.workflow.pump import Pump
 from flotilla.workflow.state import MOVING, Instance, Status, fold, wake
@@ -302,6 +303,8 @@ def undone_in_reverse(history: Sequence[WorkflowEvent]) -> None:
     for event in history:
         if isinstance(event, e.StepSucceeded) and event.undoable:
             standing.append((event.step, event.attempt))
+        if isinstance(event, e.StepAttempted) and event.undo:
+            assert standing[-1][0] == event.step, f"{event.step} is not the last that was done"
         if isinstance(event, e.StepCompensated):
             assert standing, f"{event.step} was taken back and never done"
             assert standing.pop() == (event.step, event.attempt), f"{event.step}: out of order"

@@ -11,7 +11,7 @@ one that comes before its instance was started is nobody's.
 """
 
 import json
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -23,10 +23,10 @@ from flotilla.errors import Rejected
 from flotilla.outbox import START, LogEvent, Outbox
 from flotilla.projection import Checkpoint, ViewSession, ViewStore
 from flotilla.store import StreamId
+from flotilla.workflow.asked import Arrive, Command, Start
 from flotilla.workflow.book import Book
 from flotilla.workflow.definition import Definition
 from flotilla.workflow.expressions import Json, ReferenceMissing, correlated, evaluate
-from flotilla.workflow.instance import Arrive, Command, Start
 from flotilla.workflow.instances import KeyInvalid, Told, instance_stream
 
 NAME = "workflow-arrivals"
@@ -143,9 +143,3 @@ class Arrivals:
 
 async def _nothing(_: ViewSession) -> None:
     """Move the checkpoint and nothing else."""
-
-
-def starts_on(definitions: Sequence[Definition]) -> set[str]:
-    """Return the types of events that any of these definitions hears of."""
-    waits = {s.wait_for.event for d in definitions for s in d.steps if s.wait_for}
-    return waits | {d.trigger.event for d in definitions if d.trigger.event}

@@ -12,9 +12,10 @@ from flotilla.errors import Rejected
 from flotilla.execute import execute
 from flotilla.lanes import Lanes
 from flotilla.store import StreamId, Version, stream_id
+from flotilla.workflow.asked import Command
 from flotilla.workflow.book import Book, DefinitionMissing
 from flotilla.workflow.events import EVENTS, StepAttempted, WorkflowEvent
-from flotilla.workflow.instance import Command, Definitions, decider
+from flotilla.workflow.instance import Definitions, decider
 from flotilla.workflow.state import Instance
 
 AGGREGATE = "workflow"

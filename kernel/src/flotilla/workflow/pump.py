@@ -32,13 +32,13 @@ from flotilla.clock import Clock
 from flotilla.due import Claimed, DueStore
 from flotilla.errors import Conflict, KernelError, Rejected, Unavailable
 from flotilla.store import StreamId, tenant_of
+from flotilla.workflow.asked import Command, NotDone, Report, Succeeded, Unknown, Wake
 from flotilla.workflow.events import StepAttempted
-from flotilla.workflow.instance import Command, NotDone, Report, Succeeded, Unknown, Wake
 from flotilla.workflow.instances import AGGREGATE, Instances, Told
 from flotilla.workflow.moving import TRY_TIMEOUT_S, call_of, parameters
 from flotilla.workflow.state import wake
 
-CONCURRENCY_MAX = 256
+CONCURRENCY_MAX = 1024
 """Instances that one worker moves at a time."""
 ASKING_MAX = 256
 """Commands that it asks for at a time."""
