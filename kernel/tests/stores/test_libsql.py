@@ -39,6 +39,7 @@ from flotilla.stores.libsql.connection import (
     path_of,
     read_sql,
 )
+from flotilla.stores.libsql.due import DUE_TABLE
 from flotilla.stores.libsql.schema import statements
 from flotilla.stores.migrations import AppliedMigration, Migration, plan, read_migrations
 from flotilla.testing import (
@@ -231,6 +232,7 @@ class TestMigrating:
         )
         steps = read_migrations("flotilla.stores.libsql")
         assert [
+            "due",
             *(("event_store", s.version, s.name, s.checksum) for s in steps),
             "heartbeat",
             "parking",
@@ -255,7 +257,7 @@ class TestMigrating:
         ]
         steps = read_migrations("flotilla.stores.libsql")
         applied = raw(url).execute("select count(*) from schema_migration").fetchall()
-        assert [(len(steps),)] == applied
+        assert [(len([*steps, DUE_TABLE]),)] == applied
 
     @pytest.mark.parametrize(
         ("tampering", "complaint"),
