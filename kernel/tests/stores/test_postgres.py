@@ -11,6 +11,7 @@ from flotilla.errors import Unavailable
 from flotilla.parking import is_poison
 from flotilla.projection import ViewSession
 from flotilla.stores.postgres import PostgresLeases, PostgresStore, PostgresViews
+from flotilla.stores.postgres.connection import read_sql
 from flotilla.testing import (
     DueStoreContract,
     EventStoreContract,
@@ -60,6 +61,22 @@ class TestPostgresDue(DueStoreContract):
     async def store(self, postgres_server: PostgresServer) -> AsyncIterator[PostgresStore]:
         async for store in opened(postgres_server):
             yield store
+
+    async def test_a_claim_does_not_walk_what_is_still_to_come(self, store: PostgresStore) -> None:
+        async with store._connections.use() as connection:
+            await connection.execute(
+                "insert into due select 'acme/process/' || n, 'process', at, at from ("
+                " select n, now() + n * interval '1 minute' as at from generate_series(1, 20000) n"
+                ") as later"
+            )
+            await connection.execute(f"prepare once as {read_sql('claim')}")
+            plan = await connection.fetch(
+                "explain (analyze, buffers, costs off) execute once('process', 64, 10)"
+            )
+            await connection.execute("deallocate once")
+        lines = [row[0] for row in plan]
+        assert not [line for line in lines if "Rows Removed by Filter" in line], lines
+        assert 20 > int(lines[1].split("hit=")[1].split()[0]), lines
 
 
 class TestPostgresLeases(LeaseStoreContract):
