@@ -240,6 +240,7 @@ class TestMigrating:
             "due",
             *(("event_store", s.version, s.name, s.checksum) for s in steps),
             "heartbeat",
+            "lease",
             "parking",
             "views",
         ] == [row if row[0] == "event_store" else row[0] for row in applied.fetchall()]
