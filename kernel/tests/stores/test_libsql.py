@@ -40,6 +40,7 @@ from flotilla.stores.libsql.connection import (
     read_sql,
 )
 from flotilla.stores.libsql.due import DUE_TABLE
+from flotilla.stores.libsql.leases import TABLE as LEASE_TABLE
 from flotilla.stores.libsql.schema import statements
 from flotilla.stores.migrations import AppliedMigration, Migration, plan, read_migrations
 from flotilla.testing import (
@@ -263,7 +264,7 @@ class TestMigrating:
         ]
         steps = read_migrations("flotilla.stores.libsql")
         applied = raw(url).execute("select count(*) from schema_migration").fetchall()
-        assert [(len([*steps, DUE_TABLE]),)] == applied
+        assert [(len([*steps, DUE_TABLE, LEASE_TABLE]),)] == applied
 
     @pytest.mark.parametrize(
         ("tampering", "complaint"),
