@@ -41,6 +41,7 @@ class ExitCode(IntEnum):
     DIFFERENT = 13, "a read model is not what its log makes of it, or could not be compared"
     EVENT_REFUSED = 14, "a projection cannot fold an event: it is named; nothing was swapped"
     REFUSED = 15, "the projection cannot do that, or somebody else is doing it now"
+    SETTING_INVALID = 16, "an environment variable is missing, unknown or malformed: each is named"
     TOPOLOGY_INVALID = 20, "a topology of the model cannot be run (`flotilla model check`)"
     ARTIFACTS_STALE = 30, "deploy/ is not what the model says (`flotilla model generate`)"
     INTERRUPTED = 130, "Ctrl-C (for `up` a second one) ended it at once; the data is safe"

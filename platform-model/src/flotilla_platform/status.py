@@ -19,12 +19,14 @@ from flotilla.divergence import divergence
 from flotilla.errors import KernelError, Unavailable
 from flotilla.lag import projection_lag
 from flotilla.lease import LeaseStatus
+from flotilla.nats import inbox_prefix
 from flotilla.outbox import LogStatus
 from flotilla.parked import ParkedCount, parked_counts
 from flotilla.projection import Checkpoint
 from flotilla.replica import LEADERLESS_MAX_S, Led, led
 from flotilla.stores import ServiceStore, open_leases, open_store, open_views
 from flotilla_contracts.wire import event_stream, projection_lease, relay_lease
+from flotilla_platform.model import OPERATOR
 from flotilla_platform.runtime import Runtime
 
 LAG_MAX_S = 10.0
@@ -293,7 +295,11 @@ async def read_sequences(runtime: Runtime) -> dict[str, int] | None:
     try:
         async with asyncio.timeout(_BROKER_TIMEOUT_S):
             await client.connect(
-                runtime.nats_url, error_cb=_quiet, allow_reconnect=False, connect_timeout=1
+                runtime.nats_url,
+                error_cb=_quiet,
+                allow_reconnect=False,
+                connect_timeout=1,
+                inbox_prefix=inbox_prefix(OPERATOR),
             )
             jetstream = client.jetstream(timeout=_BROKER_TIMEOUT_S)
             for name in runtime.logs:

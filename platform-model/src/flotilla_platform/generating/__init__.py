@@ -11,11 +11,22 @@ format, except where the format has none.
 from pathlib import Path
 
 from flotilla_platform.generating.artifact import DEPLOY, Generator
+from flotilla_platform.generating.compose import COMPOSE
+from flotilla_platform.generating.env import ENV
+from flotilla_platform.generating.nats import NATS
+from flotilla_platform.generating.postgres import POSTGRES
+from flotilla_platform.generating.systemd import SYSTEMD
 from flotilla_platform.model import Platform
 
 __all__ = ["DEPLOY", "GENERATORS", "artifacts", "stale_artifacts", "write_artifacts"]
 
-GENERATORS: tuple[Generator, ...] = ()
+GENERATORS: tuple[Generator, ...] = (
+    COMPOSE,
+    ENV,
+    NATS,
+    POSTGRES,
+    SYSTEMD,
+)
 
 
 def artifacts(platform: Platform) -> dict[str, str]:
