@@ -35,7 +35,10 @@ status: $(READY)  ## Show logs and projections of the running fleet.
 doctor: $(READY)  ## Check this machine.
 	@exec $(RUN)/flotilla doctor
 
-test: test-members test-worlds test-fleet  ## Run all tests: members in isolation, simulated worlds, the fleet.
+# One pool, the longest first, so that both places are taken until the end.
+test: $(READY)  ## Run all tests: members in isolation, simulated worlds, the fleet.
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target \
+		test-fleet-outside $(MEMBERS:%=test-member-%) test-fleet-restore test-worlds
 
 test-members: $(READY)  ## Test every member in an environment that has its declared dependencies only.
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target $(MEMBERS:%=test-member-%)

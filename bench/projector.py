@@ -161,8 +161,7 @@ async def commit_to_view(servers: Servers, name: str, seconds: float) -> Sample:
     """Commit on schedule; measure from the caller's answer until the view has the event."""
     log = f"{name}x{os.getpid()}"
     dsn = await servers.database(log)
-    view = CounterView()
-    view.log = log  # the same view, of a log of this stretch's own
+    view = CounterView(log=log)  # the same view, of a log of this stretch's own
     async with (
         compose_relay(bindings(log, dsn, servers.nats_url, LocalBus())),
         latency.committing(dsn, log, servers.nats_url) as commits,

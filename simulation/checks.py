@@ -1,9 +1,10 @@
 """What must hold at every step of every world. Each check raises `Broken` with what it saw."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from flotilla import Offset, StreamId
+from flotilla import Projection, StreamId
+from flotilla.partition import partition_of
 from simulation.broker import Broker, said_by
 from simulation.disk import Disk
 from simulation.views import Database
@@ -64,30 +65,46 @@ def in_order(events: Iterable[tuple[StreamId, int]], where: str) -> None:
 
 
 class ViewCheck:
-    """The view is the fold of the ledger up to its checkpoint: each event once, or parked."""
+    """The view is the fold of the ledger up to its checkpoints: each event once, or parked.
 
-    def __init__(self, disk: Disk, database: Database) -> None:
-        self._disk, self._database = disk, database
-        self.checkpoint = Offset(0)
+    What a partition has folded is what the whole would have of its keys.
+    """
+
+    def __init__(self, disk: Disk, database: Database, parts: Sequence[Projection]) -> None:
+        self._disk, self._database, self._parts = disk, database, parts
+        self._checkpoints = dict.fromkeys((part.name for part in parts), 0)
+
+    @property
+    def checkpoint(self) -> int:
+        """Return up to where all of the view is folded."""
+        return min(self._checkpoints.values())
 
     def __call__(self) -> None:
         """Check it, right after a commit."""
         run = self._database.run
-        at = run('select "offset" from projection_checkpoint', ())
-        last = Offset(at[0][0]) if at else Offset(0)
-        holds(last >= self.checkpoint, "the checkpoint went back", self.checkpoint, last)
-        self.checkpoint = last
+        before = dict(self._checkpoints)
+        self._checkpoints |= run('select projection, "offset" from projection_checkpoint', ())
+        at = self._checkpoints
+        holds(before.keys() == at.keys(), "a checkpoint of nobody", before, at)
+        holds(all(at[p] >= before[p] for p in at), "a checkpoint went back", before, at)
         written = run("select at, stream, version from journal order by line", ())
         parked = run('select "offset", stream, version from projection_parked_event order by 1', ())
-        ledger = [(e.offset, e.event.stream, e.event.version) for e in self._disk.ledger()[:last]]
+        ledger = [
+            (e.offset, e.event.stream, e.event.version)
+            for e in self._disk.ledger()
+            if (e.offset or 0) <= at[self._owner(e.event.stream)]
+        ]
         holds(
             sorted(written + parked) == ledger,
-            f"the view is not the fold of the ledger up to {last}",
+            f"the view is not the fold of the ledger up to {at}",
             f"written {written}",
             f"parked {parked}",
             f"ledger {ledger}",
         )
         in_order([(stream, version) for _, stream, version in written], "in the view")
+
+    def _owner(self, stream: StreamId) -> str:
+        return self._parts[partition_of(stream, len(self._parts))].name
 
     def parked(self) -> list[str]:
         """Return the keys that are parked."""

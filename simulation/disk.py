@@ -7,6 +7,7 @@ from flotilla import OutboxEntry, StreamId, Unavailable
 from flotilla.clock import Clock
 from flotilla.store import Outcome, Unit
 from flotilla.stores.memory import MemoryStore
+from flotilla.stores.memory_leases import MemoryLeases
 
 
 class Disk(MemoryStore):
@@ -15,9 +16,11 @@ class Disk(MemoryStore):
     Until then the relay does not see their entries, and whoever needs their streams waits for a lock.
     """
 
-    def __init__(self, clock: Clock, hide: Callable[[Callable[[], None]], bool]) -> None:
+    def __init__(
+        self, clock: Clock, leases: MemoryLeases, hide: Callable[[Callable[[], None]], bool]
+    ) -> None:
         """`hide` says whether a commit stays invisible, and calls back when it is over."""
-        super().__init__(clock)
+        super().__init__(clock, leases)
         self._hide = hide
         self.hidden: dict[int, StreamId] = {}
         """Positions that nobody sees yet, and their streams."""

@@ -17,18 +17,17 @@ from flotilla import (
     ViewSession,
 )
 from simulation.views import MemoryViews
-from svc_outbox_relay.relay import Batch, Relay
+from svc_outbox_relay.relay import Batch, Published, Relay
 from svc_projector.projector import Projector
 
 
 class RecordsBeforeItPublishes(Relay):
     """The ledger says what is not on the stream yet."""
 
-    async def _publish(self, batch: Batch, last: Offset, recording: int) -> None:
-        if batch.messages:
-            pairs = enumerate(batch.positions, last + 1)
-            await self.outbox.record([(p, Offset(o)) for o, p in pairs])
-        await super()._publish(batch, last, recording)
+    async def _publish(self, batch: Batch, published: Published) -> None:
+        pairs = enumerate(batch.positions, published.last + 1)
+        await self.outbox.record([(p, Offset(o)) for o, p in pairs])
+        await super()._publish(batch, published)
 
 
 class NeverReadsBack(Relay):
@@ -42,14 +41,16 @@ class NeverReadsBack(Relay):
 class TrustsNobodyElse(Relay):
     """Publishes without asking whether it still leads, or whether the ledger moved on."""
 
-    async def _publish(self, batch: Batch, last: Offset, recording: int) -> None:  # noqa: ARG002 - as the real one
-        if batch.messages:
-            await self.stream.publish(batch.messages, after=last)
+    async def _publish(self, batch: Batch, published: Published) -> None:
+        await self.stream.publish(batch.messages, after=published.last)
+        published.add(batch)
 
-    async def _record(self, batch: Batch, last: Offset) -> None:
-        if batch.messages:
-            first = last + 1 - len(batch.positions)
-            await self.outbox.record([(p, Offset(o)) for o, p in enumerate(batch.positions, first)])
+    async def _record(self, published: Published) -> None:
+        positions = published.positions[:]
+        published.recording = len(positions)
+        first = published.last + 1 - len(positions)
+        await self.outbox.record([(p, Offset(o)) for o, p in enumerate(positions, first)])
+        published.drop()
 
 
 @dataclass(slots=True)
@@ -100,6 +101,25 @@ class SkipsOnError(Projector):
             self.checkpoint = Checkpoint(end)
 
 
+@dataclass(slots=True)
+class RecordsForAnybody:
+    """An outbox that does not ask whether the lease is the newest."""
+
+    outbox: Outbox
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.outbox, name)
+
+    async def record(
+        self,
+        offsets: Sequence[tuple[int, Offset]],
+        *,
+        lease: Lease | None = None,  # noqa: ARG002 - as the real one
+    ) -> None:
+        """Record for whoever led once."""
+        await self.outbox.record(offsets)
+
+
 class TrustsTooLong(Leadership):
     """Believes to lead for twice as long as its lease lives."""
 
@@ -129,6 +149,10 @@ async def _nothing(_view: ViewSession) -> None:
     """Write nothing."""
 
 
+def _for_anybody(outbox: Outbox) -> Outbox:
+    return cast("Outbox", RecordsForAnybody(outbox))
+
+
 def _by_position(outbox: Outbox) -> Outbox:
     return cast("Outbox", CursorByPosition(outbox))
 
@@ -146,6 +170,7 @@ MUTANTS: Mapping[str, Mapping[str, Any]] = {
 """What `run` is given to leave a safeguard out."""
 RARE: Mapping[str, Mapping[str, Any]] = {
     "late-release": {"leadership": ReleasesLate},
+    "record-for-anybody": {"outbox": _for_anybody},
     "believe-the-stream": {"projector": BelievesTheStream},
 }
 """What takes hundreds of seeds to find, or more: for the command line. Each has its own test."""

@@ -1,5 +1,6 @@
 """Who lives in a world: writers, relays, projectors, and somebody who retries what is parked."""
 
+import asyncio
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from flotilla import (
     LeaseStore,
     LogEvent,
     Outbox,
+    Projection,
     StreamId,
     Unavailable,
     ViewSession,
@@ -21,6 +23,7 @@ from flotilla.background import Background, Work, background
 from flotilla.doorbell import Ear
 from flotilla.parked import NotParked, parked_keys
 from flotilla.parking import Parking, StillPoison
+from flotilla.partition import parts_of
 from flotilla.replica import Replica
 from flotilla.store import (
     Append,
@@ -61,8 +64,9 @@ class Journal:
     staleness_budget_s = 5.0
     tables = ("create table journal (line integer primary key, stream text, version int, at int)",)
 
-    def __init__(self, mended: Callable[[], bool]) -> None:
+    def __init__(self, mended: Callable[[], bool], partitions: int = 1) -> None:
         self._mended = mended
+        self.partitions = partitions
 
     async def apply(self, view: ViewSession, batch: Sequence[LogEvent]) -> None:
         """Write first, refuse then: the damage is done before it shows."""
@@ -96,6 +100,13 @@ class Shared:
     view_moved: Callable[[], None] = lambda: None
     mended: bool = False
     writing: bool = True
+    partitions: int = 1
+    """In how many parts the journal is folded."""
+
+    @property
+    def journal(self) -> tuple[Projection, ...]:
+        """Return the journal, in its parts."""
+        return parts_of(Journal(lambda: self.mended, self.partitions))
 
     def views_of(self, process: Process) -> MemoryViews:
         """Return a process' way to the views."""
@@ -142,8 +153,10 @@ class _Doorbell:
     def __init__(self, process: Process, rng: random.Random) -> None:
         self._process, self._rng = process, rng
 
-    async def hear(self, *, timeout_s: float) -> None:
-        await self._process.sleep(timeout_s * self._rng.choice([0.1, 1, 1]))
+    async def hear(self, *, timeout_s: float) -> bool:
+        share = self._rng.choice([0.1, 1, 1])
+        await self._process.sleep(timeout_s * share)
+        return share < 1
 
 
 SETTINGS = Settings(poll_min_s=0.05, poll_max_s=0.8, batch_messages_max=BATCH_MAX)
@@ -163,6 +176,7 @@ async def relay(shared: Shared, process: Process) -> None:
         message_of,
         on_handshake=lambda case: process.network.note(process.name, "handshake", case),
         leads=lambda: leadership.trusted,
+        lease=lambda: leadership.won,
         batch_messages_max=BATCH_MAX,
     )
     ear = cast("Ear", _Doorbell(process, shared.rng))
@@ -172,10 +186,17 @@ async def relay(shared: Shared, process: Process) -> None:
 
 
 async def project(shared: Shared, process: Process) -> None:
+    """Fold every part of the journal, each by itself."""
+    async with asyncio.TaskGroup() as parts:
+        for part in shared.journal:
+            parts.create_task(_project(shared, process, part))
+
+
+async def _project(shared: Shared, process: Process, part: Projection) -> None:
     """Fold what is delivered: late, again, or with something missing."""
     rng = shared.rng
     projector = shared.projector(
-        Journal(lambda: shared.mended),
+        part,
         shared.views_of(process),
         cast("Outbox", Remote(process, shared.disk)),
         clock=process,
@@ -207,15 +228,16 @@ async def project(shared: Shared, process: Process) -> None:
 async def retry_parked(shared: Shared, process: Process) -> None:
     """Retry what is parked, every now and then."""
     views = shared.views_of(process)
-    parking = Parking(Journal(lambda: shared.mended), views, process)
 
     async def work(_: Background) -> None:
         await process.sleep(1 + shared.rng.random() * 3)
-        for key in sorted(await parked_keys(views, Journal.name, LOG)):
-            try:
-                await parking.retry(key)
-            except (NotParked, StillPoison) as error:
-                process.network.note(process.name, "retry", str(error))
+        for part in shared.journal:
+            parking = Parking(part, views, process)
+            for key in sorted(await parked_keys(views, part.name, LOG)):
+                try:
+                    await parking.retry(key)
+                except (NotParked, StillPoison) as error:
+                    process.network.note(process.name, "retry", str(error))
 
     await keep_going(process, work, random.Random(shared.rng.random()))
 

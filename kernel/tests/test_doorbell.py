@@ -76,7 +76,7 @@ async def test_the_doors_do_not_mix(connection: Client, subject: str) -> None:
         Doorbell(connection, subject).ring()
         await heard(ear)
 
-        assert not other._rang.is_set()
+        assert not other.rang.is_set()
 
 
 async def test_however_often_it_is_pushed_few_messages_are_sent(
@@ -132,6 +132,6 @@ async def test_after_the_broker_came_back_it_is_heard_again(subject: str) -> Non
             await server.kill()
 
             async with asyncio.timeout(SOON_S * 2):
-                while not ear._rang.is_set():  # rings while it is away are lost, as they may be
+                while not ear.rang.is_set():  # rings while it is away are lost, as they may be
                     bell.ring()
                     await asyncio.sleep(0.02)

@@ -24,6 +24,7 @@ from flotilla.divergence import Diverged, begin_at, divergence
 from flotilla.embedded import PostgresServer
 from flotilla.errors import Corrupt, Rejected
 from flotilla.outbox import START, LogEvent, Offset
+from flotilla.partition import Marks
 from flotilla.projection import Checkpoint, Fenced, Projection, ViewSession
 from flotilla.rebuild import EventRefused, Phase, Progress, Rebuild, from_ledger
 from flotilla.replay import NotReplayable, Replay
@@ -137,7 +138,7 @@ class World:
     async def tamper(self, sql: str, *row: object) -> None:
         """Change the live view behind everybody's back."""
 
-        async def change(view: ViewSession, _: Checkpoint) -> None:
+        async def change(view: ViewSession, _: Marks) -> None:
             await view.execute_many(sql, [row])
 
         await self.places.amend(change)

@@ -5,6 +5,7 @@ import random
 import subprocess
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -58,20 +59,24 @@ def row(version: int, **data: object) -> EventRow:
 # A real fleet.
 
 
-def test_a_stream_is_told_as_it_was_stored(up: Up, run: Run) -> None:
-    up("keeps", keeps="tiny_services:tells").runtime()
+@pytest.fixture
+def ask(run: Run, telling: Fleet) -> Run:
+    """Run `flotilla` about the fleet that all of them share: asking changes nothing."""
+    return partial(run, FLOTILLA_DATA=telling.runtime().data)
 
-    events = told(run("events", STREAM, "--json"))
+
+def test_a_stream_is_told_as_it_was_stored(ask: Run) -> None:
+    events = told(ask("events", STREAM, "--json"))
     assert [(e["kind"], e["version"]) for e in events] == [("event", n) for n in range(1, 6)]
     assert events[1]["data"] == {"by": 5, "value": 5}
     assert (events[1]["correlation"], events[1]["causation"]) == ("talk-1", "c")
     assert events[0]["correlation"] is None
     assert events[3]["type"] == "never.heard.of.v9"
-    assert told(run("events", STREAM, "--service", "keeps", "--json")) == events
-    assert told(run("events", STREAM, "--after", 1, "--limit", 2, "--json")) == events[1:3]
-    assert told(run("events", STREAM, "--after", 5, "--json")) == []
+    assert told(ask("events", STREAM, "--service", "keeps", "--json")) == events
+    assert told(ask("events", STREAM, "--after", 1, "--limit", 2, "--json")) == events[1:3]
+    assert told(ask("events", STREAM, "--after", 5, "--json")) == []
 
-    table = run("events", STREAM, "--limit", 4)
+    table = ask("events", STREAM, "--limit", 4)
     assert "\x1b" not in table.stdout
     lines = words(table)
     assert any(
@@ -82,12 +87,11 @@ def test_a_stream_is_told_as_it_was_stored(up: Up, run: Run) -> None:
     assert lines[-1] == "1 more: go on with --after 4"
 
 
-def test_time_travel_ends_with_where_the_stream_stood(up: Up, run: Run) -> None:
-    up("keeps", keeps="tiny_services:tells").runtime()
-    events = told(run("events", STREAM, "--json"))
+def test_time_travel_ends_with_where_the_stream_stood(ask: Run) -> None:
+    events = told(ask("events", STREAM, "--json"))
     third = events[2]["recorded_at"]
 
-    by_version = told(run("events", STREAM, "--at-version", 3, "--json"))
+    by_version = told(ask("events", STREAM, "--at-version", 3, "--json"))
     assert by_version[:-1] == events[:3]
     assert by_version[-1] == {
         "kind": "standing",
@@ -98,44 +102,41 @@ def test_time_travel_ends_with_where_the_stream_stood(up: Up, run: Run) -> None:
         "type": "tiny.moved.v1",
         "head": 5,
     }
-    assert told(run("events", STREAM, "--at-time", third, "--json")) == by_version
-    assert words(run("events", STREAM, "--at-time", third))[-1].startswith(
+    assert told(ask("events", STREAM, "--at-time", third, "--json")) == by_version
+    assert words(ask("events", STREAM, "--at-time", third))[-1].startswith(
         "t/tiny/one stood at version 3: its last event then was tiny.moved.v1, recorded at "
     )
-    before = words(run("events", STREAM, "--at-time", "2001-01-01T00:00:00Z"))
+    before = words(ask("events", STREAM, "--at-time", "2001-01-01T00:00:00Z"))
     assert before == ["no events", "t/tiny/one had no events yet; it stands at 5 now"]
-    future = told(run("events", STREAM, "--at-time", "2999-01-01T00:00:00+01:00", "--json"))
+    future = told(ask("events", STREAM, "--at-time", "2999-01-01T00:00:00+01:00", "--json"))
     assert [e["version"] for e in future] == [1, 2, 3, 4, 5, 5]
 
 
-def test_what_happened_between_two_versions(up: Up, run: Run) -> None:
-    up("keeps", keeps="tiny_services:tells").runtime()
-    *events, changes = told(run("events", STREAM, "--diff", "2..5", "--json"))
+def test_what_happened_between_two_versions(ask: Run) -> None:
+    *events, changes = told(ask("events", STREAM, "--diff", "2..5", "--json"))
     assert [e["version"] for e in events] == [2, 3, 4, 5]
     assert (changes["kind"], changes["from_version"], changes["to_version"]) == ("changes", 2, 5)
     assert [(f["field"], f["first"], f["last"], f["events"]) for f in changes["fields"]] == [
         ("by", 5, 9, 3),
         ("value", 5, 12, 3),
     ]
-    lines = words(run("events", STREAM, "--diff", "2..5"))
+    lines = words(ask("events", STREAM, "--diff", "2..5"))
     assert "what versions 2 to 5 did to fields that several events carry" in lines
     assert "value 3 5 @2 12 @5" in lines
-    assert words(run("events", STREAM, "--diff", "1..1"))[-1].startswith("no field is carried by")
+    assert words(ask("events", STREAM, "--diff", "1..1"))[-1].startswith("no field is carried by")
 
 
-def test_a_stream_of_many_pages(up: Up, run: Run) -> None:
-    up("keeps", keeps="tiny_services:tells").runtime()
-    every = told(run("events", "t/tiny/long", "--limit", 10_000, "--json"))
+def test_a_stream_of_many_pages(ask: Run) -> None:
+    every = told(ask("events", "t/tiny/long", "--limit", 10_000, "--json"))
     assert [e["version"] for e in every] == list(range(1, 2501))
     [_event, standing] = told(
-        run("events", "t/tiny/long", "--at-time", "2999-01-01T00:00:00Z", "-n", 1, "--json")
+        ask("events", "t/tiny/long", "--at-time", "2999-01-01T00:00:00Z", "-n", 1, "--json")
     )
     assert (standing["version"], standing["head"]) == (2500, 2500)
 
 
-def test_what_is_not_there_is_not_found(up: Up, run: Run) -> None:
-    up("keeps", keeps="tiny_services:tells").runtime()
-    assert refusal(run("events", "t/tiny/two")) == (
+def test_what_is_not_there_is_not_found(ask: Run) -> None:
+    assert refusal(ask("events", "t/tiny/two")) == (
         ExitCode.NOT_FOUND,
         (
             "flotilla: there is no stream 't/tiny/two' (logs asked: keeps): check the tenant, the "
@@ -143,12 +144,12 @@ def test_what_is_not_there_is_not_found(up: Up, run: Run) -> None:
         ),
     )
     for option, value in (("--at-version", 6), ("--diff", "3..6"), ("--after", 6)):
-        code, line = refusal(run("events", STREAM, option, value))
+        code, line = refusal(ask("events", STREAM, option, value))
         assert code == ExitCode.NOT_FOUND
         assert line == (
             f"flotilla: t/tiny/one has no version 6: it stands at 5, so give {option} at most that"
         )
-    assert refusal(run("events", STREAM, "--service", "folds")) == (
+    assert refusal(ask("events", STREAM, "--service", "folds")) == (
         ExitCode.USAGE,
         "flotilla: no service 'folds' publishes a log here: --service is one of keeps",
     )

@@ -12,7 +12,8 @@ import pytest
 
 from flotilla.clock import SystemClock
 from flotilla.outbox import LogEvent
-from flotilla.projection import Checkpoint, ViewSession
+from flotilla.partition import Marks
+from flotilla.projection import ViewSession
 from flotilla.stores import open_shadows
 from flotilla_platform.exit_codes import ExitCode
 from flotilla_platform.runtime import Runtime
@@ -71,7 +72,7 @@ async def seen(runtime: Runtime, sql: str | None = None) -> list[tuple[Any, ...]
         runtime.stores["folds"], service="folds", projection=Seen(), clock=SystemClock()
     ) as places:
 
-        async def change(view: ViewSession, _: Checkpoint) -> None:
+        async def change(view: ViewSession, _: Marks) -> None:
             if sql is not None:
                 await view.execute_many(sql, [()])
 

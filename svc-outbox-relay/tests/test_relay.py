@@ -8,16 +8,17 @@ from typing import cast
 
 import pytest
 
-from flotilla import Corrupt, Offset, Outbox, OutboxEntry, Unavailable
+from flotilla import Corrupt, Lease, LeaseLost, Offset, Outbox, OutboxEntry, Unavailable
 from flotilla.background import Background
 from flotilla.doorbell import Ear as Ears
 from flotilla.outbox import START
 from flotilla.store import Append, StreamId, Unit, Version
 from flotilla.stores.memory import MemoryStore
+from flotilla.stores.memory_leases import MemoryLeases
 from flotilla.testing import new_event
 from svc_outbox_relay.log_stream import LogStream, Message, PublishedMessage, WrongLastSequence
 from svc_outbox_relay.main import keep_relaying
-from svc_outbox_relay.relay import Batch, Relay
+from svc_outbox_relay.relay import Batch, Published, Relay
 from svc_outbox_relay.settings import Settings
 from svc_outbox_relay.testing import LOG, MemoryLogStream, a_message, message_of
 
@@ -38,6 +39,7 @@ def a_relay(
     *,
     kind: type[Relay] = Relay,
     leads: Callable[[], bool] = lambda: True,
+    lease: Lease | None = None,
 ) -> Relay:
     heard = cases if cases is not None else []
     return kind(
@@ -47,6 +49,7 @@ def a_relay(
         message_of,
         on_handshake=heard.append,
         leads=leads,
+        lease=lambda: lease,
         batch_messages_max=3,
         batch_bytes_max=100,
     )
@@ -115,9 +118,10 @@ async def test_a_stream_that_was_lost_is_noticed_while_nothing_waits() -> None:
     """Else its readers would wait for the next event: on a silent log for ever."""
 
     class Ear:
-        async def hear(self, *, timeout_s: float) -> None:
+        async def hear(self, *, timeout_s: float) -> bool:
             assert timeout_s > 0
             stream.messages.clear()
+            return False
 
     store, stream = MemoryStore(), MemoryLogStream()
     await commit(store, 7)
@@ -211,7 +215,7 @@ async def test_a_stream_that_shrinks_while_it_is_read_back_is_looked_at_again() 
     stream.forgets = True
     relay = a_relay(store, stream)
 
-    with pytest.raises(WrongLastSequence, match="not standing still"):
+    with pytest.raises(WrongLastSequence, match="lost what it had after"):
         await relay.handshake()
 
     await relay.relay(await relay.handshake())
@@ -271,18 +275,22 @@ class Shrinking(MemoryLogStream):
         return last
 
 
-async def test_the_next_batch_is_published_while_one_is_being_recorded() -> None:
-    """And never more than that: the one after next waits."""
+class SlowLedger(MemoryStore):
+    """Records when it is let."""
 
-    class SlowLedger(MemoryStore):
-        def __init__(self) -> None:
-            super().__init__()
-            self.may_record = asyncio.Event()
+    def __init__(self) -> None:
+        super().__init__()
+        self.recording, self.may_record = asyncio.Event(), asyncio.Event()
 
-        async def record(self, offsets: Sequence[tuple[int, Offset]]) -> None:
-            await self.may_record.wait()
-            await super().record(offsets)
+    async def record(
+        self, offsets: Sequence[tuple[int, Offset]], *, lease: Lease | None = None
+    ) -> None:
+        self.recording.set()
+        await self.may_record.wait()
+        await super().record(offsets, lease=lease)
 
+
+async def test_what_is_published_and_not_recorded_is_two_batches_at_most() -> None:
     store, stream = SlowLedger(), MemoryLogStream()
     await commit(store, 12)
     relay = a_relay(store, stream)
@@ -299,6 +307,24 @@ async def test_the_next_batch_is_published_while_one_is_being_recorded() -> None
     await exact_copy(store, stream)
 
 
+async def test_an_event_does_not_wait_until_the_one_before_it_is_recorded() -> None:
+    store, stream = SlowLedger(), MemoryLogStream()
+    await commit(store, 1)
+    relay = a_relay(store, stream)
+
+    async with asyncio.timeout(5):
+        work = asyncio.create_task(relay.relay(await relay.handshake()))
+        await store.recording.wait()
+        await commit(store, 1)
+        relay.rang.set()
+        while len(stream.messages) < 2:
+            await asyncio.sleep(0)
+        assert 0 == await store.last_offset()
+        store.may_record.set()
+        assert 2 == await work
+    await exact_copy(store, stream)
+
+
 async def test_a_batch_has_so_many_bytes_at_most_and_a_great_event_goes_alone() -> None:
     store, stream = MemoryStore(), MemoryLogStream()
     texts = ['"' + "x" * size + '"' for size in (10, 10, 500, 60, 60)]
@@ -310,6 +336,49 @@ async def test_a_batch_has_so_many_bytes_at_most_and_a_great_event_goes_alone() 
     assert 5 == await relay.relay(await relay.handshake())
 
     assert [2, 1, 1, 1] == stream.batches
+
+
+@pytest.mark.parametrize("fenced", [True, False])
+async def test_a_record_that_arrives_late_is_refused_once_another_one_leads(fenced: bool) -> None:
+    """The broker lost what was published with it, and these offsets are others' by now.
+
+    Not fenced, it comes between the next leader's publish and record, and the log contradicts itself.
+    """
+
+    class Overtaken(MemoryLogStream):
+        async def publish(self, messages: Sequence[Message], *, after: Offset) -> None:
+            await super().publish(messages, after=after)
+            if not refused:
+                refused.append(await late_record())
+
+    refused: list[bool] = []
+    leases = MemoryLeases()
+    store, stream = MemoryStore(leases=leases), Overtaken()
+    await commit(store, 3)
+    dead = await leases.acquire("relay", "dead", ttl_s=60)
+    assert dead
+    published = [(2, Offset(1)), (3, Offset(2))]  # position 1 was not visible yet, and then lost
+
+    async def late_record() -> bool:
+        try:
+            await store.record(published, lease=dead if fenced else None)
+        except LeaseLost:
+            return True
+        return False
+
+    await leases.release(dead)
+    lease = await leases.acquire("relay", "next", ttl_s=60)
+    relay = a_relay(store, stream, lease=lease)
+
+    if fenced:
+        assert 3 == await relay.relay(await relay.handshake())
+        await exact_copy(store, stream)
+    else:
+        with pytest.raises((Corrupt, WrongLastSequence)):
+            await relay.relay(await relay.handshake())
+        with pytest.raises(Corrupt):
+            await relay.handshake()
+    assert [fenced] == refused
 
 
 async def test_what_was_pruned_is_where_a_lost_stream_begins() -> None:
@@ -444,7 +513,12 @@ class Ledger:
         await self.world.take_time()
         return found
 
-    async def record(self, offsets: Sequence[tuple[int, Offset]]) -> None:
+    async def record(
+        self,
+        offsets: Sequence[tuple[int, Offset]],
+        *,
+        lease: Lease | None = None,  # noqa: ARG002 - there are none in this world
+    ) -> None:
         world = self.world
         world.recording += 1
         try:
@@ -534,11 +608,10 @@ async def test_whatever_happens_the_copy_is_exact_in_the_end(seed: int) -> None:
 
 
 class MarksBeforeItPublishes(Relay):
-    async def _publish(self, batch: Batch, last: Offset, recording: int) -> None:
-        if batch.messages:
-            offsets = enumerate(batch.positions, last + 1)
-            await self.outbox.record([(p, Offset(o)) for o, p in offsets])
-        await super()._publish(batch, last, recording)
+    async def _publish(self, batch: Batch, published: Published) -> None:
+        offsets = enumerate(batch.positions, published.last + 1)
+        await self.outbox.record([(p, Offset(o)) for o, p in offsets])
+        await super()._publish(batch, published)
 
 
 class NeverRecordsWhatWasOnItsWay(Relay):
@@ -547,8 +620,8 @@ class NeverRecordsWhatWasOnItsWay(Relay):
 
 
 class ReadsWhatIsOnItsWayAgain(Relay):
-    async def _read(self, *_on_their_way: Batch) -> Batch:
-        return await super()._read()
+    async def _read(self, but: Sequence[int]) -> Batch:
+        return await super()._read(but[:0])
 
 
 @pytest.mark.parametrize(

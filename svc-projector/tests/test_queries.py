@@ -112,7 +112,7 @@ async def a_world(folder: Path, wait_max_s: float = WAIT_MAX_S) -> AsyncIterator
     async with LibsqlViews.open(f"libsql://{folder}/views.db", service="projector") as views:
         await views.migrate(view.name, view.tables)
         world = World(Projector(view, views, AllRecorded()), LocalBus())
-        handlers = CounterQueries(views, world.projector, wait_max_s)
+        handlers = CounterQueries(views, [world.projector], wait_max_s)
         await world.bus.serve(GetCounter.subject, handlers.get)
         await world.bus.serve(ListCounters.subject, handlers.list)
         yield world

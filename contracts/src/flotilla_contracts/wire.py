@@ -48,3 +48,8 @@ def relay_lease(service: str) -> str:
 def projection_lease(projection: str, log: str) -> str:
     """Return the name of the lease that the owner of a projection holds, in its view's store."""
     return f"projection:{projection}:{log}"
+
+
+def projection_reader(service: str, projection: str) -> str:
+    """Return the name under which a service's projection says how far it has read a log."""
+    return f"projection:{service}:{projection}"

@@ -24,7 +24,16 @@ from flotilla.errors import (
 from flotilla.execute import execute
 from flotilla.lanes import Lanes
 from flotilla.lease import Leadership, Lease, LeaseStatus, LeaseStore
-from flotilla.outbox import LogEvent, LogReader, LogStatus, Offset, Outbox, OutboxEntry, Pruned
+from flotilla.outbox import (
+    LeaseLost,
+    LogEvent,
+    LogReader,
+    LogStatus,
+    Offset,
+    Outbox,
+    OutboxEntry,
+    Pruned,
+)
 from flotilla.projection import (
     Checkpoint,
     Fenced,
@@ -65,6 +74,7 @@ __all__ = [
     "Lanes",
     "Leadership",
     "Lease",
+    "LeaseLost",
     "LeaseStatus",
     "LeaseStore",
     "LogEvent",

@@ -10,6 +10,7 @@ from contextlib import suppress
 
 from flotilla.errors import Corrupt
 from flotilla.outbox import START, Offset, Outbox, Pruned
+from flotilla.partition import check_parts, whole_name
 from flotilla.projection import Checkpoint, Projection, ViewStore
 
 
@@ -41,12 +42,13 @@ async def divergence(ledger: Outbox, checkpoint: Checkpoint) -> str | None:
 
 
 async def begin_at(projection: Projection, views: ViewStore, ledger: Outbox) -> Checkpoint:
-    """Return where to go on: the checkpoint in the database. Raises `Diverged`."""
+    """Return where to go on: the checkpoint in the database. Raises `Diverged` and `Repartitioned`."""
     name, log = projection.name, projection.log
+    await check_parts(views, projection)
     checkpoint = await views.checkpoint(name, log)
     if why := await divergence(ledger, checkpoint):
         raise Diverged(
             f"{name}: {why}: the store of {log} was restored from before that. `flotilla rebuild"
-            f" {name}`, then start again; see docs/runbooks/restore.md"
+            f" {whole_name(name)}`, then start again; see docs/runbooks/restore.md"
         )
     return checkpoint

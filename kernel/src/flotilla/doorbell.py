@@ -31,10 +31,10 @@ class Doorbell:
 
 
 class Ear:
-    """Hears a doorbell. `hear` returns when it rang since the last time, or after a time-out."""
+    """Hears a doorbell. `rang` is set until somebody who looked for what was committed clears it."""
 
     def __init__(self) -> None:
-        self._rang = asyncio.Event()
+        self.rang = asyncio.Event()
 
     @classmethod
     @asynccontextmanager
@@ -54,13 +54,13 @@ class Ear:
 
     def ring(self) -> None:
         """Let whoever waits go on."""
-        self._rang.set()
+        self.rang.set()
 
-    async def hear(self, *, timeout_s: float) -> None:
-        """Return when it rang, or after `timeout_s`."""
-        try:
+    async def hear(self, *, timeout_s: float) -> bool:
+        """Return True when it rang, False after `timeout_s`."""
+        with suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
-                await self._rang.wait()
-        except TimeoutError:
-            pass
-        self._rang.clear()
+                await self.rang.wait()
+        rang = self.rang.is_set()
+        self.rang.clear()
+        return rang

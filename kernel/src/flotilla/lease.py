@@ -112,6 +112,8 @@ class Leadership:
     hesitation_s: Callable[[], float] = lambda: 0.0
     standing_by: Callable[[], None] = lambda: None
     """Called whenever it was found that somebody else leads: all is well."""
+    won: Lease | None = field(default=None, init=False)
+    """The lease that was won last: what is written under it is refused once somebody else has won."""
     _trusted_until_s: float = field(default=float("-inf"), init=False)
     _releases_unknown: int = field(default=0, init=False)
 
@@ -125,7 +127,7 @@ class Leadership:
 
         Raises what `work` raises, and `Unavailable` when the store does not answer.
         """
-        lease = await self._win()
+        lease = self.won = await self._win()
         log.info("lease.acquired", lease=lease.name, fencing=lease.token)
         working = asyncio.ensure_future(work(lease))
         watching = [asyncio.create_task(self._renew(lease)), asyncio.create_task(self._expire())]

@@ -226,6 +226,14 @@ class _Client(Client):
         self._err = error
         await self._process_op_err(error)
 
+    @staticmethod
+    def _parse_header_lines(raw: bytes) -> dict[str, str]:
+        # nats-py looks at every character of every name, 40 % of what folding a log costs.
+        try:
+            return dict(line.split(": ", 1) for line in raw.decode("ascii").split("\r\n") if line)
+        except ValueError:  # not as everybody writes them
+            return Client._parse_header_lines(raw)  # noqa: SLF001 - the override's original
+
     async def _send_ping(self, future: asyncio.Future[bool] | None = None) -> None:
         # nats-py writes the PING past what is still buffered, so that the PONG that `flush` and
         # `drain` wait for says nothing about the SUB or UNSUB before it.

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import NewType, Protocol
 
-from flotilla.errors import Corrupt
+from flotilla.errors import Conflict, Corrupt
+from flotilla.lease import Lease
 from flotilla.store import RecordedEvent, StreamId, Version, tenant_of
 
 Offset = NewType("Offset", int)
@@ -82,6 +83,17 @@ class LogReader:
     """How long ago it said so, by the store's clock."""
 
 
+class LeaseLost(Conflict):
+    """Somebody else has led this log since: nothing was recorded, and nothing of it will be."""
+
+    default_code = "lease-lost"
+
+
+def lease_lost(lease: Lease) -> LeaseLost:
+    """Return the error for whoever records under a lease that is not the newest."""
+    return LeaseLost(f"{lease.name}: another one has led since fencing number {lease.token}")
+
+
 class Pruned(Corrupt):
     """The ledger does not reach back to there any more: read it from the stream, or from a backup."""
 
@@ -107,11 +119,15 @@ class Outbox(Protocol):
         """
         ...
 
-    async def record(self, offsets: Sequence[tuple[int, Offset]]) -> None:
-        """Give these (position, offset) pairs, all or none.
+    async def record(
+        self, offsets: Sequence[tuple[int, Offset]], *, lease: Lease | None = None
+    ) -> None:
+        """Give these (position, offset) pairs, all or none, and only while `lease` is the newest.
 
-        Recording what is recorded already is a no-op. Raises `Corrupt` when a position is unknown or
-        already has another offset, or an offset belongs to another position.
+        Nobody else acquires the lease between that look and the end of the write, so whoever does sees
+        what was recorded before, and nothing is recorded after. Without a lease nothing is asked.
+        Recording what is recorded already is a no-op. Raises `LeaseLost`; and `Corrupt` when a position
+        is unknown or already has another offset, or an offset belongs to another position.
         """
         ...
 
@@ -148,6 +164,10 @@ class Outbox(Protocol):
 
     async def readers(self) -> Sequence[LogReader]:
         """Return everybody who ever said how far it is, by name; a silent one counts too."""
+        ...
+
+    async def forget_reader(self, reader: str) -> bool:
+        """Let go of what `reader` has not read: it is gone for good. Return whether it was known."""
         ...
 
     async def prune(self, *, older_than_s: float, limit: int) -> int:

@@ -51,7 +51,8 @@ where projection = $1 and log = $2 and key = $3 order by "offset"
 """  # noqa: S608 - our own text
 _LIST = f"""
 select {_COLUMNS} from projection_parked_event
-where ($1 = '' or projection = $1) and ($2 = '' or key = $2) and ($3 = 0 or "offset" = $3)
+where ($1 = '' or projection = $1 or substr(projection, 1, length($1) + 1) = $1 || '/')
+    and ($2 = '' or key = $2) and ($3 = 0 or "offset" = $3)
 order by projection, log, "offset" limit $4
 """  # noqa: S608 - our own text
 _KEYS = """
@@ -145,7 +146,10 @@ async def failed_again(
 async def parked_events(
     views: ViewStore, *, projection: str = "", key: str = "", offset: int = 0, limit: int
 ) -> list[ParkedEvent]:
-    """Return up to `limit` parked events, by projection and offset; empty filters take all."""
+    """Return up to `limit` parked events, by projection and offset; empty filters take all.
+
+    A projection's are those of its partitions, too.
+    """
     return [_event(row) for row in await views.fetch(_LIST, projection, key, offset, limit)]
 
 

@@ -17,13 +17,12 @@ is folded: never lost, never out of order.
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
 
 import structlog
 
 from flotilla.clock import Clock, SystemClock
 from flotilla.errors import Conflict, Corrupt, Rejected, Unavailable
-from flotilla.outbox import LogEvent, Offset
+from flotilla.outbox import START, LogEvent, Offset
 from flotilla.parked import (
     NotParked,
     ParkedEvent,
@@ -34,6 +33,7 @@ from flotilla.parked import (
     parked_of,
     unpark,
 )
+from flotilla.partition import check_parts, key_of
 from flotilla.projection import Checkpoint, Projection, ViewSession, ViewStore
 
 PARKED_MAX = 10_000
@@ -53,15 +53,6 @@ class StillPoison(Rejected):
     """A retry failed at one of the parked events; nothing was applied, and the key stays parked."""
 
     default_code = "still-poison"
-
-
-@runtime_checkable
-class Keyed(Protocol):
-    """A projection whose events belong together by something else than their stream."""
-
-    def key_of(self, event: LogEvent) -> str:
-        """Return what must be folded in order; a key that fails takes no other with it."""
-        ...
 
 
 class _Poison(Exception):
@@ -91,9 +82,7 @@ class Parking:
 
     def key_of(self, event: LogEvent) -> str:
         """Return what `event` must stay in order with: its stream, if the projection says nothing."""
-        if isinstance(self.projection, Keyed):
-            return self.projection.key_of(event)
-        return event.stream
+        return key_of(self.projection, event)
 
     async def load(self) -> None:
         """Learn which keys are parked: before the first batch, and after any error."""
@@ -110,6 +99,7 @@ class Parking:
         Raises:
             ParkingFull: more is parked than `parked_max`.
             Fenced, Unavailable, Corrupt: as `ViewStore.advance`; what was yielded stays.
+            Repartitioned: the view is in other partitions.
 
         """
         parts = [batch]
@@ -165,12 +155,13 @@ class Parking:
         self, after: Offset, part: Sequence[LogEvent], poison: Exception | None = None
     ) -> None:
         end = Checkpoint(part[-1].offset, part[-1].recorded_at)
-        await self.views.advance(
-            self.projection.name,
-            self.projection.log,
-            (after, end),
-            lambda view: self._fold(view, part, poison),
-        )
+
+        async def fold(view: ViewSession) -> None:
+            if after == START:
+                await check_parts(view, self.projection)
+            await self._fold(view, part, poison)
+
+        await self.views.advance(self.projection.name, self.projection.log, (after, end), fold)
 
     async def _fold(
         self, view: ViewSession, part: Sequence[LogEvent], poison: Exception | None

@@ -24,6 +24,7 @@ from enum import StrEnum
 from flotilla.divergence import divergence
 from flotilla.errors import Conflict, Corrupt, KernelError, Unavailable
 from flotilla.outbox import START, LogEvent, Offset, Outbox
+from flotilla.partition import marks_of
 from flotilla.projection import (
     Checkpoint,
     Projection,
@@ -106,6 +107,8 @@ class Rebuild:
     ledger: Outbox
     source: Source
     report: Report = lambda _progress: None
+    partitions: int | None = None
+    """In how many parts the view is folded after the swap; None: as before."""
     _at: Checkpoint = field(default_factory=lambda: Checkpoint(START))
 
     async def run(self, *, swap: bool) -> Rebuilt:
@@ -155,9 +158,8 @@ class Rebuild:
         raise Unavailable(f"the log {of.log} grows faster than {of.name} can be folded")
 
     async def _target(self) -> Offset:
-        """Return where the live view is; the end of the log, where it has not begun."""
-        of = self.projection
-        live = (await self.places.live.checkpoint(of.name, of.log)).offset
+        """Return where all of the live view is; the end of the log, where it has not begun."""
+        live = (await marks_of(self.places.live, self.projection)).slowest.offset
         recorded = await self.ledger.last_offset()
         return min(live, recorded) if live else recorded
 
@@ -187,7 +189,7 @@ class Rebuild:
         return await self.places.compare(self._catch_up, differences_max=DIFFERENCES_MAX)
 
     async def _swap(self) -> Swapped:
-        return await self.places.swap(self._catch_up)
+        return await self.places.swap(self._catch_up, partitions=self.partitions)
 
     async def _when_near[T](self, step: Callable[[], Awaitable[T]]) -> T:
         """Run a step that folds the rest; when that is too much, or fails, build on first."""

@@ -18,6 +18,7 @@ from typing import Protocol, runtime_checkable
 
 from flotilla.errors import Corrupt, KernelError, Rejected, Unavailable
 from flotilla.outbox import START, LogEvent, Offset, Outbox
+from flotilla.partition import Marks, marks_of
 from flotilla.projection import Checkpoint, Projection, ViewSession
 from flotilla.rebuild import (
     LOCKED_EVENTS_MAX,
@@ -83,7 +84,7 @@ class Replay:
         """
         if not getattr(self.projection, "replayable", False):
             raise NotReplayable(self._no("`replayable = True`: folding an event twice would count"))
-        end = await self._checkpoint()
+        end = (await self._marks()).fastest
         if not START < first <= end.offset:
             raise Rejected(
                 f"{self.projection.name} is at offset {end.offset}: replay from 1 to {end.offset}",
@@ -95,7 +96,7 @@ class Replay:
                 check_dense(self.projection, last, batch)
                 for start in range(0, len(batch), LOCKED_BATCH_EVENTS_MAX):
                     part = batch[start : start + LOCKED_BATCH_EVENTS_MAX]
-                    await self.places.amend(lambda view, _, part=part: self._apply(view, part))  # type: ignore[misc]
+                    await self.places.amend(lambda view, at, part=part: self._again(view, at, part))  # type: ignore[misc]
                 last = batch[-1].offset
                 self.report(Progress(Phase.BUILDING, last, end.offset))
         return Replayed(end.offset - first + 1, end)
@@ -105,7 +106,7 @@ class Replay:
 
         Offsets rule: an event that was recorded earlier and published later is folded again as well.
         """
-        end = await self._checkpoint()
+        end = (await self._marks()).fastest
         first = START
         async with aclosing(self.source(START, end.offset)) as batches:
             async for batch in batches:
@@ -135,18 +136,19 @@ class Replay:
         async def wanted(upto: Offset, source: Source) -> Offset:
             return await self._keep(kept, (last, upto), source, lambda e: _is_of(e, tenant, stream))
 
-        async def change(view: ViewSession, at: Checkpoint) -> None:
+        async def change(view: ViewSession, marks: Marks) -> None:
             nonlocal last
+            at = marks.fastest
             if at.offset - last > LOCKED_EVENTS_MAX:
                 raise TooFarBehind(f"{projection.name}: {at.offset - last} events to read")
             last = await wanted(at.offset, from_ledger(self.ledger))
             await projection.forget(view, tenant, stream)
             for start in range(0, len(kept), LOCKED_BATCH_EVENTS_MAX):
-                await self._apply(view, kept[start : start + LOCKED_BATCH_EVENTS_MAX])
+                await self._again(view, marks, kept[start : start + LOCKED_BATCH_EVENTS_MAX])
             replayed.append(Replayed(len(kept), at))
 
         for _ in range(ROUNDS_MAX):
-            last = await wanted((await self._checkpoint()).offset, self.source)
+            last = await wanted((await self._marks()).fastest.offset, self.source)
             try:
                 await self.places.amend(change)
             except TooFarBehind:
@@ -182,7 +184,11 @@ class Replay:
             )
         return last
 
-    async def _apply(self, view: ViewSession, batch: Sequence[LogEvent]) -> None:
+    async def _again(self, view: ViewSession, marks: Marks, batch: Sequence[LogEvent]) -> None:
+        """Fold again what its partition had folded; the rest of `batch` is still to come there."""
+        batch = [event for event in batch if marks.has_folded(self.projection, event)]
+        if not batch:
+            return
         try:
             await self.projection.apply(view, batch)
         except KernelError:
@@ -190,8 +196,8 @@ class Replay:
         except Exception as error:
             raise EventRefused(self.projection.name, batch, error) from error
 
-    async def _checkpoint(self) -> Checkpoint:
-        return await self.places.live.checkpoint(self.projection.name, self.projection.log)
+    async def _marks(self) -> Marks:
+        return await marks_of(self.places.live, self.projection)
 
     def _no(self, lacks: str) -> str:
         name = self.projection.name

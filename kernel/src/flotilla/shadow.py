@@ -4,9 +4,9 @@
     shadow    the same tables, made anew; nobody reads it until it is swapped in
     old       what was live before the last swap, kept for a rollback
 
-Each place has tables, a checkpoint and a schema history of its own, moved in one transaction, so each
-is a view that somebody can go on with. Adapters live in `flotilla.stores` and pass
-`flotilla.testing.ShadowStoreContract`.
+Each place has tables, its checkpoint (one for each partition) and a schema history of its own, moved in
+one transaction, so each is a view that somebody can go on with. Adapters live in `flotilla.stores` and
+pass `flotilla.testing.ShadowStoreContract`.
 """
 
 from collections.abc import Awaitable, Callable
@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from flotilla.errors import Conflict, Rejected, Unavailable
+from flotilla.partition import Marks
 from flotilla.projection import Checkpoint, Row, ViewSession, ViewStore
 
 type Place = Literal["shadow", "old"]
@@ -26,8 +27,8 @@ Raises `TooFarBehind`, having changed nothing that stays, when that would take l
 should be kept waiting.
 """
 
-Amend = Callable[[ViewSession, Checkpoint], Awaitable[None]]
-"""Change rows of the live view, which stands at this checkpoint and does not move meanwhile."""
+Amend = Callable[[ViewSession, Marks], Awaitable[None]]
+"""Change rows of the live view, whose parts stand at these marks and do not move meanwhile."""
 
 
 class TooFarBehind(Unavailable):
@@ -44,7 +45,7 @@ class NoSuchPlace(Rejected):
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Where each place is in the log; None where there is none."""
+    """Where each place is in the log; None where there is none. One in partitions: the slowest."""
 
     live: Checkpoint
     shadow: Checkpoint | None
@@ -148,9 +149,10 @@ class ShadowStore(Protocol):
         """
         ...
 
-    async def swap(self, catch_up: CatchUp) -> Swapped:
+    async def swap(self, catch_up: CatchUp, *, partitions: int | None = None) -> Swapped:
         """Make the shadow live, at the live view's checkpoint or its own, whichever is later.
 
+        All parts of the live view are there afterwards: as many as before, or `partitions`.
         In one transaction: a reader sees all of the one or all of the other. What was live is `old`
         now, in place of an older one. Raises `NoSuchPlace`, `TooFarBehind`, what `catch_up` raises,
         and `Unavailable` when readers left no gap; then nothing happened.

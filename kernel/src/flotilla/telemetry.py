@@ -19,20 +19,21 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
-from typing import Any, Literal, TextIO
+from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 import structlog
 from opentelemetry import trace
 from opentelemetry.context import Context
-from opentelemetry.sdk.resources import SERVICE_NAME, Resource
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from opentelemetry.util.types import AttributeValue
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from flotilla.errors import Rejected
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import SpanExporter
 
 SHUTDOWN_TIMEOUT_S = 5.0
 """How long the last spans may take to leave; a collector that is away must not keep us here."""
@@ -56,7 +57,7 @@ _TRACES_PATH = "/v1/traces"
 
 tracer: trace.Tracer = trace.get_tracer("flotilla")
 _propagator = TraceContextTextMapPropagator()
-_provider: TracerProvider | None = None
+_provider: "TracerProvider | None" = None
 _UNTRACED = nullcontext(trace.INVALID_SPAN)
 
 about: ContextVar[Mapping[str, str]] = ContextVar("flotilla_about")
@@ -173,16 +174,21 @@ def current_traceparent() -> str | None:
     return f"00-{context.trace_id:032x}-{context.span_id:016x}-{int(context.trace_flags):02x}"
 
 
-def _configure_traces(service: str, exporter: SpanExporter) -> None:
+def _configure_traces(service: str, exporter: "SpanExporter") -> None:
     global _provider  # noqa: PLW0603 - OpenTelemetry has one provider a process, and so have we
     if _provider is not None:
         raise RuntimeError("traces are configured already")
+    # The SDK costs every process a tenth of a second at its start, and few export.
+    from opentelemetry.sdk.resources import SERVICE_NAME, Resource  # noqa: PLC0415 - see above
+    from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415 - see above
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415 - see above
+
     _provider = TracerProvider(resource=Resource.create({SERVICE_NAME: service}))
     _provider.add_span_processor(BatchSpanProcessor(exporter))
     trace.set_tracer_provider(_provider)
 
 
-def _otlp_exporter(endpoint: str) -> SpanExporter:
+def _otlp_exporter(endpoint: str) -> "SpanExporter":
     try:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import (  # noqa: PLC0415 - extra
             OTLPSpanExporter,

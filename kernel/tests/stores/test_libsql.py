@@ -87,6 +87,11 @@ class TestLibsqlStore(EventStoreContract):
 
 class TestLibsqlOutbox(OutboxContract):
     @pytest.fixture
+    async def leases(self, url: str) -> AsyncIterator[LibsqlLeases]:
+        async with LibsqlLeases.open(url, service="thing") as leases:
+            yield leases
+
+    @pytest.fixture
     async def store(self, url: str) -> AsyncIterator[LibsqlStore]:
         async with LibsqlStore.open(url, service="thing") as opened:
             yield opened

@@ -15,8 +15,12 @@ class TestMemoryStore(EventStoreContract):
 
 class TestMemoryOutbox(OutboxContract):
     @pytest.fixture
-    def store(self) -> MemoryStore:
-        return MemoryStore()
+    def leases(self) -> MemoryLeases:
+        return MemoryLeases()
+
+    @pytest.fixture
+    def store(self, leases: MemoryLeases) -> MemoryStore:
+        return MemoryStore(leases=leases)
 
 
 class TestMemoryLeases(LeaseStoreContract):

@@ -4,13 +4,16 @@ import asyncio
 from collections.abc import AsyncIterator
 from uuid import uuid4
 
+import asyncpg
 import pytest
 
 from flotilla.embedded import PostgresServer
 from flotilla.errors import Unavailable
 from flotilla.parking import is_poison
 from flotilla.projection import ViewSession
+from flotilla.store import Unit
 from flotilla.stores.postgres import PostgresLeases, PostgresStore, PostgresViews
+from flotilla.stores.postgres.connection import read_sql, schema_of
 from flotilla.testing import (
     EventStoreContract,
     LeaseStoreContract,
@@ -18,6 +21,7 @@ from flotilla.testing import (
     ParkingContract,
     ViewStoreContract,
 )
+from flotilla.testing.store import A, append
 from flotilla.testing.views import TALLY, UPSERT, add
 from flotilla.testing.worlds import eventually
 
@@ -41,9 +45,61 @@ class TestPostgresStore(EventStoreContract):
 
 class TestPostgresOutbox(OutboxContract):
     @pytest.fixture
-    async def store(self, postgres_server: PostgresServer) -> AsyncIterator[PostgresStore]:
-        async for store in opened(postgres_server):
+    def service(self) -> str:
+        return a_service()
+
+    @pytest.fixture
+    async def store(
+        self, postgres_server: PostgresServer, service: str
+    ) -> AsyncIterator[PostgresStore]:
+        async with PostgresStore.open(postgres_server.dsn, service=service) as store:
             yield store
+
+    @pytest.fixture
+    async def leases(
+        self, postgres_server: PostgresServer, service: str
+    ) -> AsyncIterator[PostgresLeases]:
+        async with PostgresLeases.open(postgres_server.dsn, service=service) as leases:
+            yield leases
+
+    async def test_nobody_takes_the_lease_while_offsets_are_recorded_under_it(
+        self,
+        postgres_server: PostgresServer,
+        service: str,
+        store: PostgresStore,
+        leases: PostgresLeases,
+    ) -> None:
+        """Or the next leader would go on from a ledger that lacks what is being written."""
+        lease = await leases.acquire("relay:thing", "a", ttl_s=60)
+        assert lease
+        await leases.release(lease)
+        await store.commit([Unit((append(A, 0, '"1"'),))])
+        [entry] = await store.pending(limit=1)
+        connection = await asyncpg.connect(postgres_server.dsn)
+        try:
+            async with connection.transaction():
+                await connection.execute(f'set local search_path = "{schema_of(service)}"')
+                sql = read_sql("record")
+                await connection.fetch(sql, [entry.position], [1], lease.name, lease.token)
+                taking = asyncio.create_task(leases.acquire(lease.name, "b", ttl_s=60))
+                await eventually(lambda: _waits_for_a_lock(connection), what="acquire waits")
+                assert not taking.done()
+        finally:
+            await connection.close()
+        taken = await taking
+        assert taken
+        assert lease.token < taken.token
+        assert 1 == await store.last_offset()
+
+
+async def _waits_for_a_lock(connection: asyncpg.Connection) -> bool:
+    """Return whether somebody waits for what this connection holds."""
+    return bool(
+        await connection.fetchval(
+            "select count(*) from pg_locks"
+            " where not granted and transactionid = pg_current_xact_id()::xid"
+        )
+    )
 
 
 class TestPostgresViews(ViewStoreContract):

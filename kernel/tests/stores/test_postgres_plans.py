@@ -88,7 +88,7 @@ HOT = {
     "find": Statement(
         ledger._FIND, ("thing", [f"acme/thing/{n}" for n in range(1000)], [3] * 1000)
     ),
-    "record": Statement(ledger._RECORD, (A_THOUSAND, A_THOUSAND)),
+    "record": Statement(ledger._RECORD, (A_THOUSAND, A_THOUSAND, "relay:thing", 1)),
     "forget, a few": Statement(statements._FORGET, (10,)),
     "forget, many": Statement(statements._FORGET, (10_000,)),
     "commit of 1": commit_of(1),

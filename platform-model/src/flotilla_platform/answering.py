@@ -6,7 +6,7 @@ from typing import NoReturn
 
 import typer
 
-from flotilla_platform.exit_codes import ExitCode, Failure, failure_of
+from flotilla_platform.exit_codes import ExitCode, Failure
 
 PROGRAM = "flotilla"
 
@@ -16,12 +16,18 @@ def finish(run: Callable[[], ExitCode], *, debug: bool) -> NoReturn:
     try:
         code = run()
     except Exception as error:  # noqa: BLE001 - the one place where errors become a status
-        failure = failure_of(error)
+        failure = error if isinstance(error, Failure) else _failure_of(error)
         if debug:
             traceback.print_exception(error)
         complain(failure)
         code = failure.code
     raise typer.Exit(code)
+
+
+def _failure_of(error: Exception) -> Failure:
+    from flotilla_platform.failing import failure_of  # noqa: PLC0415 - knows all errors of the kernel
+
+    return failure_of(error)
 
 
 def complain(failure: Failure) -> None:

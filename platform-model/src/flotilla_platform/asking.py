@@ -6,12 +6,7 @@ from datetime import datetime
 
 from flotilla.store import StreamId, Version, stream_id
 from flotilla_platform.exit_codes import ExitCode, Failure
-
-EVENTS_MAX = 10_000
-"""How many events one answer may have."""
-LIMIT_EVENTS = 100
-"""How many it has when nobody says."""
-VERSION_MAX = 2**53 - 1
+from flotilla_platform.limits import EVENTS_MAX, LIMIT_EVENTS
 
 _SPAN = re.compile(r"([0-9]{1,16})\.\.([0-9]{1,16})", re.ASCII)
 

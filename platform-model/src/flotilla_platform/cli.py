@@ -1,26 +1,22 @@
 """The command `flotilla`: options in, one result or one clear line out, and a status that means it.
 
 The modules beside this one know the answers; here they are printed, and errors become a status.
+What a command needs is imported when it runs: `flotilla --help` starts at once.
 """
 
-import asyncio
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
 import typer
-from rich.live import Live
 from rich.markup import escape
 from typer.exceptions import Abort, TyperException
 
-from flotilla import telemetry
-from flotilla.clock import SystemClock
-from flotilla.service import HttpBinding
 from flotilla_platform.answering import PROGRAM, complain, finish
-from flotilla_platform.doctor import examine
 from flotilla_platform.exit_codes import ExitCode, Failure
-from flotilla_platform.looking import WHY_LATE_EXAMPLES, why_late
-from flotilla_platform.modelling import model_app
+from flotilla_platform.limits import LAG_MAX_S
+from flotilla_platform.on_demand import Later, OnDemandGroup
 from flotilla_platform.options import (
     HOST,
     PORT,
@@ -40,25 +36,11 @@ from flotilla_platform.options import (
     WatchOption,
     data_directory,
 )
-from flotilla_platform.parking import parked_app
-from flotilla_platform.planning import find_topology, make_plan
-from flotilla_platform.reading import find_model, read_platform
-from flotilla_platform.rebuilding import REBUILD_EXAMPLES, rebuild
-from flotilla_platform.recounting import EVENTS_EXAMPLES, events
-from flotilla_platform.replaying import REPLAY_EXAMPLES, replay
-from flotilla_platform.runtime import Runtime, find_running
-from flotilla_platform.showing import (
-    describe_topology,
-    make_console,
-    print_json,
-    show_diagnosis,
-    show_runtime,
-    show_status,
-    show_topologies,
-)
-from flotilla_platform.status import LAG_MAX_S, Status, read_status
 
-WATCH_INTERVAL_S = 1.0
+if TYPE_CHECKING:
+    from flotilla_platform.runtime import Runtime
+    from flotilla_platform.status import Status
+
 TELEMETRY_STOP_TIMEOUT_S = 1.0
 
 
@@ -70,8 +52,58 @@ _EXIT_CODES = "\n".join(
     ["[bold]Exit status[/bold]", *(f"  {code.value:>3}  {code.meaning}" for code in ExitCode)]
 )
 
+
+class Commands(OnDemandGroup):
+    """What `flotilla` can do besides what stands in this module."""
+
+    epilog_of = staticmethod(_examples)
+    later = (
+        Later(
+            "events",
+            "recounting:events",
+            "Show what happened in one stream of a running fleet, now or as of a moment in the past.",
+        ),
+        Later(
+            "why-late",
+            "looking:why_late",
+            "Say why a projection is behind, and what helps; takes a second to look.",
+        ),
+        Later(
+            "parked",
+            "parking:parked_app",
+            "What projections could not fold: list it, show it, try it again, give it up.",
+        ),
+        Later(
+            "rebuild",
+            "rebuilding:rebuild",
+            "Make a read model again, from the first event on, while the fleet runs.",
+        ),
+        Later(
+            "replay",
+            "replaying:replay",
+            "Fold a part of the log again, onto the live view, while the fleet runs.",
+        ),
+        Later(
+            "readers",
+            "readers:readers_app",
+            "Who reads the logs, and how far it said it was.",
+        ),
+        Later(
+            "model",
+            "modelling:model_app",
+            "The platform model: which services there are, what they may, and what runs where.",
+        ),
+        Later(
+            "secrets",
+            "secrets.commands:secrets_app",
+            "Keep the secrets of deployables encrypted in Git, in the SOPS format with age keys.",
+        ),
+    )
+
+
 app = typer.Typer(
     name=PROGRAM,
+    cls=Commands,
     help="Run a fleet of event-sourced services from its platform model, and see how it is.",
     epilog=_examples(
         "flotilla doctor                        can this machine run a fleet?",
@@ -83,6 +115,7 @@ app = typer.Typer(
         "flotilla parked list                   what could no projection fold?",
         "flotilla rebuild counters              make a read model again, and swap it in",
         "flotilla model check                   is the platform model right?",
+        "flotilla secrets init dev              secrets of a deployable, encrypted in Git",
     )
     + "\n\n"
     + _EXIT_CODES,
@@ -131,9 +164,16 @@ def up(
     One process owns a data directory at a time. Stopping takes less than
     five seconds; a second Ctrl-C ends it at once, and loses nothing either.
     """
-    from flotilla_platform.launch import run_fleet  # noqa: PLC0415 - slow, and only needed here
 
     def run() -> ExitCode:
+        import asyncio
+
+        from flotilla import telemetry
+        from flotilla.service import HttpBinding
+        from flotilla_platform.launch import run_fleet
+        from flotilla_platform.planning import find_topology, make_plan
+        from flotilla_platform.reading import find_model, read_platform
+
         platform = read_platform(model or find_model())
         chosen = find_topology(platform, topology)
         where = data_directory(data, topology)
@@ -156,7 +196,9 @@ def up(
     finish(run, debug=debug)
 
 
-def _announce(runtime: Runtime, *, json: bool) -> None:
+def _announce(runtime: "Runtime", *, json: bool) -> None:
+    from flotilla_platform.showing import make_console, show_runtime
+
     if json:
         typer.echo(runtime.model_dump_json())
     else:
@@ -189,54 +231,29 @@ def status(
     Exit status: 0 when everything answers and nothing is more than --lag-max-s
     behind, 8 when not, 7 when nothing is running. With --watch: 0 on Ctrl-C.
     """
+    import asyncio
+
+    from flotilla import telemetry
+    from flotilla.clock import SystemClock
+    from flotilla_platform.runtime import find_running
+    from flotilla_platform.status import read_status
+    from flotilla_platform.watching import keep_showing, show
+
     where = data_directory(data, topology)
 
-    def read() -> Status:
+    def read() -> "Status":
         return asyncio.run(read_status(find_running(where), SystemClock(), lag_max_s=lag_max_s))
 
     def run() -> ExitCode:
         telemetry.configure("flotilla-status", log_level="error")
         if watch:
-            _watch(read, json=json)
+            keep_showing(read, SystemClock(), json=json)
             return ExitCode.OK
         found = read()
-        _print_status(found, json=json)
+        show(found, json=json)
         return ExitCode.OK if found.healthy else ExitCode.UNHEALTHY
 
     finish(run, debug=debug)
-
-
-def _print_status(found: Status, *, json: bool) -> None:
-    if json:
-        typer.echo(found.model_dump_json())
-    else:
-        make_console().print(show_status(found))
-
-
-def _watch(read: Callable[[], Status], *, json: bool) -> None:
-    """Show the status again and again; Ctrl-C is how it ends, and no error."""
-    clock = SystemClock()
-    console = make_console()
-    try:
-        if json or not console.is_terminal:
-            while True:
-                _print_status(read(), json=json)
-                sys.stdout.flush()
-                asyncio.run(clock.sleep(WATCH_INTERVAL_S))
-        with Live(show_status(read()), console=console, auto_refresh=False) as live:
-            while True:
-                asyncio.run(clock.sleep(WATCH_INTERVAL_S))
-                live.update(show_status(read()), refresh=True)
-    except KeyboardInterrupt:
-        return
-
-
-app.command(epilog=_examples(*EVENTS_EXAMPLES))(events)
-app.command("why-late", epilog=_examples(*WHY_LATE_EXAMPLES))(why_late)
-app.add_typer(parked_app(_examples), name="parked")
-app.add_typer(model_app(_examples), name="model")
-app.command(epilog=_examples(*REBUILD_EXAMPLES))(rebuild)
-app.command(epilog=_examples(*REPLAY_EXAMPLES))(replay)
 
 
 @app.command(
@@ -262,6 +279,11 @@ def doctor(
     """
 
     def run() -> ExitCode:
+        from flotilla.clock import SystemClock
+        from flotilla.service import HttpBinding
+        from flotilla_platform.doctor import examine
+        from flotilla_platform.showing import make_console, show_diagnosis
+
         diagnosis = examine(data_directory(data, topology), HttpBinding(host, port), SystemClock())
         if json:
             typer.echo(diagnosis.model_dump_json())
@@ -279,6 +301,14 @@ def topologies(
     """List the topologies of the platform model: where the same services can run."""
 
     def run() -> ExitCode:
+        from flotilla_platform.reading import find_model, read_platform
+        from flotilla_platform.showing import (
+            describe_topology,
+            make_console,
+            print_json,
+            show_topologies,
+        )
+
         platform = read_platform(model or find_model())
         found = list(platform.layouts.values())
         if json:

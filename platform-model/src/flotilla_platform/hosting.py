@@ -18,7 +18,8 @@ from typing import Any
 import structlog
 
 from flotilla.service import Bindings, Compose, Running
-from flotilla_platform.exit_codes import ExitCode, Failure, ServiceFailed
+from flotilla_platform.exit_codes import ExitCode, Failure
+from flotilla_platform.failing import ServiceFailed
 
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 2.0

@@ -13,6 +13,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from flotilla.partition import whole_name
 from flotilla.replica import LEADERLESS_MAX_S
 
 BUDGET_S = 10.0
@@ -101,6 +102,8 @@ class Verdict(BaseModel):
     parked_events: int
     reasons: tuple[Reason, ...]
     """The nearest to the store first; empty when it is not late."""
+    partitions: tuple["Verdict", ...] = ()
+    """Of each partition, by number; this one is the slowest's. None when it is folded in one part."""
 
 
 def judge(facts: Facts) -> Verdict:
@@ -127,6 +130,16 @@ def judge(facts: Facts) -> Verdict:
         parked_events=facts.parked_events,
         reasons=tuple(found),
     )
+
+
+def slowest_of(projection: str, partitions: Sequence[Verdict]) -> Verdict:
+    """Return the verdict on a projection by those on its partitions: that on the latest."""
+    worst = max(partitions, key=lambda one: (one.late, one.lag_s, one.lag_events))
+    if len(partitions) == 1 and worst.projection == projection:
+        return worst
+    parked = sum(one.parked_events for one in partitions)
+    together = {"partitions": tuple(partitions), "parked_events": parked}
+    return worst.model_copy(update={"projection": projection, **together})
 
 
 def _log_unreadable(facts: Facts) -> Reason | None:
@@ -199,7 +212,7 @@ def _diverged(facts: Facts) -> Reason | None:
     return Reason(
         code="diverged",
         because=f"{facts.diverged}: the store of {facts.log!r} was restored from before that",
-        do=f"`flotilla rebuild {facts.projection}`, then restart the projector; see"
+        do=f"`flotilla rebuild {whole_name(facts.projection)}`, then restart the projector; see"
         " docs/runbooks/restore.md",
     )
 

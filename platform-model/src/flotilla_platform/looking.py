@@ -16,13 +16,14 @@ from flotilla.errors import KernelError
 from flotilla.heartbeat import heartbeats
 from flotilla.lag import projection_lag
 from flotilla.parked import parked_counts
+from flotilla.partition import whole_name
 from flotilla.projection import ViewStore
 from flotilla.replica import led
 from flotilla.stores import ServiceStore, open_store, open_views
 from flotilla_contracts.wire import projection_lease
 from flotilla_platform.answering import finish
 from flotilla_platform.exit_codes import ExitCode, Failure
-from flotilla_platform.lateness import Facts, Verdict, judge
+from flotilla_platform.lateness import Facts, Verdict, judge, slowest_of
 from flotilla_platform.options import (
     TOPOLOGY,
     DataOption,
@@ -58,6 +59,7 @@ def why_late(
 
     Late is what is over its own staleness budget, or has something parked. Read
     from the tables, so that it needs neither relay nor projector to answer.
+    Of a projection in partitions the slowest is told; --json has all of them.
 
     Exit status: 0 when it is not late, 8 when it is, 11 when there is no such
     projection, 7 when nothing is running.
@@ -66,7 +68,11 @@ def why_late(
     def run() -> ExitCode:
         telemetry.configure("flotilla-why-late", log_level="error")
         runtime = find_running(data_directory(data, topology))
-        verdicts = [judge(f) for f in asyncio.run(look(runtime, projection, SystemClock()))]
+        facts = asyncio.run(look(runtime, projection, SystemClock()))
+        verdicts = [
+            slowest_of(projection, [judge(f) for f in facts if f.log == log])
+            for log in dict.fromkeys(f.log for f in facts)
+        ]
         for verdict in verdicts:
             if json:
                 typer.echo(verdict.model_dump_json())
@@ -78,7 +84,7 @@ def why_late(
 
 
 async def look(runtime: Runtime, projection: str, clock: Clock) -> Sequence[Facts]:
-    """Return what is to be seen of a projection, for each log that it folds.
+    """Return what is to be seen of a projection, for each log and in each of its partitions.
 
     Raises `Failure` (not found) when no service keeps such a projection.
     """
@@ -91,16 +97,17 @@ async def look(runtime: Runtime, projection: str, clock: Clock) -> Sequence[Fact
                     opened = open_views(runtime.stores[service], service=service, migrate=False)
                     views = await stack.enter_async_context(opened)
                     begun = await views.checkpoints()
-                known += [name for name, _, _ in begun]
-                logs = [log for name, log, _ in begun if name == projection]
-                if logs:
+                known += dict.fromkeys(whole_name(name) for name, _, _ in begun)
+                parts = [(n, log) for n, log, _ in begun if projection in (n, whole_name(n))]
+                if parts:
                     leases = await read_leases(runtime.stores[service], service)
-                    seen = [await _look(runtime, views, projection, log, clock) for log in logs]
+                    looks = [_look(runtime, views, name, log, clock) for name, log in parts]
                     return [
                         replace(
-                            f, ownerless_s=led(leases, projection_lease(projection, f.log)).since_s
+                            f,
+                            ownerless_s=led(leases, projection_lease(f.projection, f.log)).since_s,
                         )
-                        for f in seen
+                        for f in await asyncio.gather(*looks)
                     ]
         except _UNREADABLE as error:
             unreadable.append(f"{service}: {str(error) or type(error).__name__}")

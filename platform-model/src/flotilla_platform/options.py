@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from flotilla_platform.asking import EVENTS_MAX, LIMIT_EVENTS, VERSION_MAX
+from flotilla_platform.limits import EVENTS_MAX, LIMIT_EVENTS, PARTITIONS_MAX, VERSION_MAX
 
 TOPOLOGY = "single"
 """What runs when nobody chooses."""
@@ -172,6 +172,15 @@ RollbackOption = Annotated[
 ]
 ForgetOldOption = Annotated[
     bool, typer.Option("--forget-old", help="Drop the view kept for --rollback, and end.")
+]
+PartitionsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--partitions",
+        min=1,
+        max=PARTITIONS_MAX,
+        help="Fold it in so many parts after the swap; its projectors are started with as many.",
+    ),
 ]
 FromOffsetOption = Annotated[
     int | None,

@@ -11,8 +11,7 @@ from typing import Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
-from flotilla.bus import Context, Request
-from flotilla.buses.nats import NatsBus
+from flotilla.bus import Bus, Context, Request
 from flotilla.errors import Rejected
 from flotilla.parked import NotParked, ParkedEvent, discard, parked_events
 from flotilla.parking import StillPoison
@@ -122,16 +121,16 @@ async def retry_parked(runtime: Runtime, projection: str, key: str | None) -> Re
 
     """
     found = await _find(runtime, projection, key)
-    keys = {(service, parked.key): None for service, parked in found}  # in the order of the log
+    keys = {(service, of.projection, of.key): None for service, of in found}  # ordered as the log
     if not keys:
         raise _nothing(projection, key, None)
+    from flotilla.buses.nats import NatsBus  # noqa: PLC0415 - brings FastStream, and only retry asks
+
     async with NatsBus(runtime.nats_url, name=OPERATOR) as bus:
-        return Retried(
-            keys=tuple([await _retry(bus, service, projection, key) for service, key in keys])
-        )
+        return Retried(keys=tuple([await _retry(bus, *which) for which in keys]))
 
 
-async def _retry(bus: NatsBus, service: str, projection: str, key: str) -> RetriedKey:
+async def _retry(bus: Bus, service: str, projection: str, key: str) -> RetriedKey:
     body = RetryParked(projection=projection, key=key).model_dump_json().encode()
     context = Context(_NO_TENANT, "flotilla-parked", timeout_s=_RETRY_TIMEOUT_S)
     folded, error = 0, None

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from flotilla import telemetry
 from flotilla.clock import Clock, SystemClock
+from flotilla.partition import Partitioned
 from flotilla.rebuild import Rebuild, Rebuilt
 from flotilla.shadow import Comparison, Difference, Swapped
 from flotilla_platform.answering import finish
@@ -25,6 +26,7 @@ from flotilla_platform.options import (
     DiscardOption,
     ForgetOldOption,
     JsonLinesOption,
+    PartitionsOption,
     ProjectionArgument,
     RollbackOption,
     SourceOption,
@@ -39,6 +41,7 @@ REBUILD_EXAMPLES = (
     "flotilla rebuild counters                  build, compare, swap; again after Ctrl-C: goes on",
     "flotilla rebuild counters --check          is the live view what the log says?",
     "flotilla rebuild counters --rollback       back to the view before the last swap",
+    "flotilla rebuild counters --partitions 4   and fold it in four parts from then on",
     "flotilla rebuild counters --json | tail -1 | jq .swapped",
 )
 
@@ -49,6 +52,7 @@ def rebuild(
     topology: TopologyOption = TOPOLOGY,
     data: DataOption = None,
     source: SourceOption = "store",
+    partitions: PartitionsOption = None,
     check: CheckOption = False,
     discard: DiscardOption = False,
     cancel: CancelOption = False,
@@ -67,6 +71,10 @@ def rebuild(
     Ctrl-C, a crash or a kill leave a shadow that the same command goes on
     with. --discard begins anew: do that after a change of the projection's code.
 
+    --partitions changes in how many parts it is folded, for projections that
+    declare `partitions`. From the swap on, projectors of the number before fold
+    nothing: start them again with the new one.
+
     Exit status: 0 when done, 13 when --check found a difference, 14 when an
     event cannot be folded, 11 when there is nothing to cancel or to roll back to.
     """
@@ -77,6 +85,11 @@ def rebuild(
             raise Failure(ExitCode.USAGE, "--discard is for building: leave it out")
         runtime = find_running(data_directory(data, topology))
         found = find_projection(runtime, projection)
+        if partitions and (one or not isinstance(found.projection, Partitioned)):
+            raise Failure(
+                ExitCode.USAGE,
+                "--partitions is for a rebuild that swaps, of a projection that declares `partitions`",
+            )
         telemetry.configure("flotilla-rebuild", log_level="error")
         clock = SystemClock()
 
@@ -85,7 +98,12 @@ def rebuild(
                 if one in _CHORES:
                     async with these.places.claim():
                         return await _CHORES[one](these, json)
-                return await _rebuild(these, clock, discard=discard, swap=not check, json=json)
+                if discard:
+                    async with these.places.claim():
+                        await these.places.forget("shadow")
+                return await _rebuild(
+                    these, clock, swap=not check, partitions=partitions, json=json
+                )
 
         return _interruptible(work(), projection)
 
@@ -112,15 +130,13 @@ def _one_of(**asked: bool) -> str | None:
 
 
 async def _rebuild(
-    these: Opened, clock: Clock, *, discard: bool, swap: bool, json: bool
+    these: Opened, clock: Clock, *, swap: bool, partitions: int | None, json: bool
 ) -> ExitCode:
     name = these.projection.name
-    if discard:
-        async with these.places.claim():
-            await these.places.forget("shadow")
     started_s = clock.monotonic_s()
     with reporting(name, clock, as_json=json) as report:
-        rebuild = Rebuild(these.projection, these.places, these.ledger, these.source, report)
+        parts = (these.projection, these.places, these.ledger, these.source)
+        rebuild = Rebuild(*parts, report, partitions)
         rebuilt = await rebuild.run(swap=swap)
     took_s = clock.monotonic_s() - started_s
     same = rebuilt.comparison.same

@@ -1,8 +1,11 @@
 """How results look to people: tables with colours on a terminal, plain lines everywhere else."""
 
+from __future__ import (
+    annotations,
+)  # results are known by type only: who shows one need not import all
+
 import json
-from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich import box
@@ -10,11 +13,14 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from flotilla_platform.doctor import Check, Diagnosis
-from flotilla_platform.history import Changes, History, Standing
-from flotilla_platform.model import Layout
-from flotilla_platform.runtime import Runtime
-from flotilla_platform.status import Status
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from flotilla_platform.doctor import Check, Diagnosis
+    from flotilla_platform.history import Changes, History, Standing
+    from flotilla_platform.model import Layout
+    from flotilla_platform.runtime import Runtime
+    from flotilla_platform.status import Status
 
 _PLAIN_WIDTH = 200
 """Where there is no terminal there is nobody to wrap lines for."""

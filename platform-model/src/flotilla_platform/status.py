@@ -15,22 +15,18 @@ from nats.js.errors import NotFoundError
 from pydantic import BaseModel, ConfigDict
 
 from flotilla.clock import Clock
-from flotilla.divergence import divergence
 from flotilla.errors import KernelError, Unavailable
-from flotilla.lag import projection_lag
 from flotilla.lease import LeaseStatus
 from flotilla.nats import inbox_prefix
 from flotilla.outbox import LogStatus
-from flotilla.parked import ParkedCount, parked_counts
-from flotilla.projection import Checkpoint
+from flotilla.parked import parked_counts
 from flotilla.replica import LEADERLESS_MAX_S, Led, led
 from flotilla.stores import ServiceStore, open_leases, open_store, open_views
 from flotilla_contracts.wire import event_stream, projection_lease, relay_lease
+from flotilla_platform.limits import LAG_MAX_S
 from flotilla_platform.model import OPERATOR
 from flotilla_platform.runtime import Runtime
-
-LAG_MAX_S = 10.0
-"""How far behind a log or a projection may be before `status` calls the fleet unhealthy."""
+from flotilla_platform.standing import ProjectionRow, projection_row, wholes, with_parked
 
 MISMATCH_MAX_S = 3.0
 """How long stream and ledger may differ: the relay publishes first and records second."""
@@ -59,31 +55,6 @@ class LogRow(BaseModel):
     """Which relay leads the log, `<host>:<pid>:<id>`, by the lease in its store; None: nobody."""
     leaderless_s: float | None
     """How long nobody has; None while somebody does, or when nobody ever did."""
-
-
-class ProjectionRow(BaseModel):
-    """One projection: where it is in its log, and how far that is from the log's head."""
-
-    model_config = ConfigDict(frozen=True)
-
-    projection: str
-    log: str
-    checkpoint: int
-    lag_events: int | None
-    """Committed events that the projection has not folded; None when the log cannot be read."""
-    lag_s: float | None
-    """Age of the oldest of them; 0 when there is none."""
-    parked_events: int = 0
-    """Events that it could not fold, and later ones of their keys."""
-    parked_keys: int = 0
-    parked_oldest_s: float = 0.0
-    """For how long the oldest of them has been parked."""
-    owner: str | None = None
-    """Which projector folds it, `<host>:<pid>:<id>`, by the lease beside its view; None: nobody."""
-    ownerless_s: float | None = None
-    """How long nobody has; None while somebody does, or when nobody ever did."""
-    diverged: str | None = None
-    """Why its checkpoint is none of this log, in words; None when it is one."""
 
 
 class Status(BaseModel):
@@ -163,13 +134,15 @@ async def _read_projections(
             ):
                 parked = {(c.projection, c.log): c for c in await parked_counts(views)}
                 leases = await read_leases(runtime.stores[name], name)
+                parts = list[ProjectionRow]()
                 for projection, log, checkpoint in await views.checkpoints():
                     of = (log, logs.get(log), stores.get(log))
-                    row = await _projection_row(projection, of, checkpoint, clock)
-                    row = _with_parked(row, parked.get((projection, log)), clock)
+                    row = await projection_row(projection, of, checkpoint, clock)
+                    row = with_parked(row, parked.get((projection, log)), clock)
                     owner = led(leases, projection_lease(projection, log))
                     owned = {"owner": owner.holder, "ownerless_s": _rounded(owner.since_s)}
-                    rows.append(row.model_copy(update=owned))
+                    parts.append(row.model_copy(update=owned))
+                rows += wholes(parts)
         except _UNREADABLE as error:
             problems.append(f"the read models of {name!r} cannot be read: {error}")
     return tuple(rows)
@@ -184,41 +157,6 @@ async def read_leases(url: str, service: str) -> Sequence[LeaseStatus]:
         if error.code == "schema-missing":
             return ()
         raise
-
-
-async def _projection_row(
-    projection: str,
-    of: tuple[str, LogStatus | None, ServiceStore | None],
-    checkpoint: Checkpoint,
-    clock: Clock,
-) -> ProjectionRow:
-    """Compare a checkpoint with the head of its log: with what is committed, published or not."""
-    log, head, store = of
-    if head is None or store is None:
-        return ProjectionRow(
-            projection=projection,
-            log=log,
-            checkpoint=checkpoint.offset,
-            lag_events=None,
-            lag_s=None,
-        )
-    lag = await projection_lag(store, checkpoint.offset, clock)
-    return ProjectionRow(
-        projection=projection,
-        log=log,
-        checkpoint=checkpoint.offset,
-        lag_events=lag.events,
-        lag_s=round(lag.seconds, 3),
-        diverged=await divergence(store, checkpoint),
-    )
-
-
-def _with_parked(row: ProjectionRow, count: ParkedCount | None, clock: Clock) -> ProjectionRow:
-    if count is None:
-        return row
-    oldest_s = round(max(0.0, (clock.now() - count.oldest_parked_at).total_seconds()), 3)
-    parked = {"parked_events": count.events, "parked_keys": count.keys, "parked_oldest_s": oldest_s}
-    return row.model_copy(update=parked)
 
 
 def _log_row(

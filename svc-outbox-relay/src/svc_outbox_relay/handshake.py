@@ -11,7 +11,7 @@ is none, and this says so instead of waking anybody. No I/O here: the ports are 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from flotilla import Corrupt, Offset, Outbox, OutboxEntry
+from flotilla import Corrupt, Lease, Offset, Outbox, OutboxEntry
 from flotilla.outbox import START
 from svc_outbox_relay.log_stream import LogStream, Message, PublishedMessage, WrongLastSequence
 
@@ -26,12 +26,13 @@ class Handshake:
     pack: Callable[[Sequence[OutboxEntry]], Sequence[Message]]
     on_handshake: Callable[[str], None]
     batch_messages_max: int
+    lease: Callable[[], Lease | None] = lambda: None
 
     async def shake(self) -> Offset:
         """Make ledger and stream agree; return the last offset of both.
 
         Raises `Corrupt` when the stream holds what the ledger does not know; `WrongLastSequence` when
-        that may be because somebody else went on meanwhile.
+        that may be because somebody else went on meanwhile; `LeaseLost` when somebody else leads.
         """
         found = await self._ends()
         try:
@@ -71,7 +72,9 @@ class Handshake:
         """Record what was published and not recorded."""
         while recorded < published:
             messages = await self.stream.read(after=recorded, limit=self.batch_messages_max)
-            if not messages or messages[0].offset != recorded + 1:
+            if not messages:
+                raise WrongLastSequence(f"{self.log}: the stream lost what it had after {recorded}")
+            if messages[0].offset != recorded + 1:
                 raise Corrupt(
                     f"{self.log}: the stream lost message {recorded + 1} before its ledger"
                 )
@@ -83,7 +86,7 @@ class Handshake:
                 if entry is None or entry.event.event_id != message.event_id:
                     raise self._foreign(message)
                 offsets.append((entry.position, message.offset))
-            await self.outbox.record(offsets)
+            await self.outbox.record(offsets, lease=self.lease())
             recorded = messages[-1].offset
         return recorded
 

@@ -6,13 +6,14 @@ that nothing is published twice is decided by the broker, whoever believes to le
 How logs spread over replicas is in `flotilla.replica`.
 """
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 
+import structlog
 from nats.aio.client import Client
 
-from flotilla import Bindings, Health, Lag, Leadership, LeaseStore, Outbox, Running
+from flotilla import Bindings, Health, Lag, Leadership, LeaseStore, Outbox, Running, Unavailable
 from flotilla.background import Background, background
 from flotilla.doorbell import Ear
 from flotilla.health import serve_health
@@ -44,6 +45,8 @@ SHOW_EVERY_S = 2.0
 PRUNE_EVERY_S = 30.0
 PRUNE_ENTRIES_MAX = 5000
 
+events_log = structlog.get_logger()
+
 
 @asynccontextmanager
 async def compose(bindings: Bindings) -> AsyncIterator[Running]:
@@ -63,7 +66,7 @@ async def compose(bindings: Bindings) -> AsyncIterator[Running]:
             logs[log] = outbox, leases
             ear = await enter(Ear.at(nats, doorbell_subject(log)))
             leadership = replica.candidate(leases, relay_lease(log))
-            relay = _relay(log, outbox, nats, settings, leads=partial(_trusted, leadership))
+            relay = _relay((log, outbox), nats, settings, leadership, ear)
             work = replica.leading(leadership, partial(keep_relaying, relay, ear, settings))
             relays.append(await enter(background(f"relay.{log}", work, clock=clock, chance=chance)))
 
@@ -77,10 +80,8 @@ async def compose(bindings: Bindings) -> AsyncIterator[Running]:
 
         async def prune(_: Background) -> None:
             await clock.sleep(PRUNE_EVERY_S)
-            for log, (outbox, _leases) in logs.items():
-                if relay_lease(log) in replica.leads:
-                    keep_s = settings.ledger_keep_s
-                    await outbox.prune(older_than_s=keep_s, limit=PRUNE_ENTRIES_MAX)
+            led_here = [o for log, (o, _) in logs.items() if relay_lease(log) in replica.leads]
+            await prune_ledgers(led_here, settings.ledger_keep_s)
 
         await enter(background("relay.show", show, clock=clock, chance=chance))
         if settings.ledger_keep_s:
@@ -99,6 +100,20 @@ def check_max_payload(nats: Client) -> None:
         )
 
 
+async def prune_ledgers(outboxes: Sequence[Outbox], keep_s: float) -> int:
+    """Forget what is older than `keep_s` and behind all readers of its ledger; return how many.
+
+    A store that does not answer keeps nobody else's ledger.
+    """
+    pruned = 0
+    for outbox in outboxes:
+        try:
+            pruned += await outbox.prune(older_than_s=keep_s, limit=PRUNE_ENTRIES_MAX)
+        except Unavailable as error:  # its next turn comes
+            events_log.warning("relay.not_pruned", error=str(error))
+    return pruned
+
+
 async def keep_relaying(relay: Relay, ear: Ear, settings: Settings, shown: Background) -> None:
     """Shake hands, then relay until an error; whoever runs this runs it again."""
     last = await relay.handshake()
@@ -108,16 +123,12 @@ async def keep_relaying(relay: Relay, ear: Ear, settings: Settings, shown: Backg
         before, last = last, await relay.relay(last)
         if last > before:
             pause_s = settings.poll_min_s
-            RELAY_EVENTS.labels(relay.log).inc(last - before)
+            continue
+        if await ear.hear(timeout_s=pause_s):
             continue
         if await relay.stream.last_sequence() != last:  # nobody would notice before the next event
             raise WrongLastSequence(f"{relay.log}: the stream does not end at {last} any more")
-        await ear.hear(timeout_s=pause_s)
         pause_s = min(settings.poll_max_s, pause_s * 2)
-
-
-def _trusted(leadership: Leadership) -> bool:
-    return leadership.trusted
 
 
 async def _look(
@@ -140,14 +151,18 @@ async def _look(
 
 
 def _relay(
-    log: str, outbox: Outbox, nats: Client, settings: Settings, *, leads: Callable[[], bool]
+    source: tuple[str, Outbox], nats: Client, settings: Settings, leadership: Leadership, ear: Ear
 ) -> Relay:
+    log, outbox = source
     return Relay(
         log,
         outbox,
         TracedLogStream(JetStreamLog(nats, log)),
         cloud_events(log),
         on_handshake=lambda case: RELAY_HANDSHAKES.labels(log, case).inc(),
-        leads=leads,
+        on_recorded=RELAY_EVENTS.labels(log).inc,
+        leads=lambda: leadership.trusted,
+        lease=lambda: leadership.won,
+        rang=ear.rang,
         batch_messages_max=settings.batch_messages_max,
     )

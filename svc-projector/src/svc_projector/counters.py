@@ -1,6 +1,7 @@
 """The counter view: what `GET /v1/counters` shows. Tables, apply, queries: one module a read model."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from pydantic import TypeAdapter
 
@@ -40,11 +41,17 @@ where tenant = $1 and counter_id > $2 order by counter_id limit $3
 """
 
 
+@dataclass(frozen=True, slots=True)
 class CounterView:
-    """Every counter of every tenant: its value and version."""
+    """Every counter of every tenant: its value and version.
+
+    A row is of one stream, so it may be folded in partitions.
+    """
+
+    partitions: int = 1
+    log: str = SERVICE
 
     name = NAME
-    log = SERVICE
     staleness_budget_s = 5.0
     replayable = True
     """An event says where its counter stands, and never puts it back: folding it again is harmless."""

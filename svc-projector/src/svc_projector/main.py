@@ -1,8 +1,9 @@
 """Composition root: the read models, and the queries on them.
 
-Any number of replicas may run, and all of them answer. Which one folds a projection is decided by a
-lease beside its view; that nothing is folded twice is decided by the checkpoint, whoever believes to
-own it (`projector.py`). Orders about what is parked are safe on every replica: they hold the checkpoint.
+Any number of replicas may run, and all of them answer. Which one folds a projection, or a partition of
+one, is decided by a lease beside its view; that nothing is folded twice is decided by the checkpoint,
+whoever believes to own it (`projector.py`). Orders about what is parked are safe on every replica: they
+hold the checkpoint.
 """
 
 from collections.abc import AsyncIterator, Sequence
@@ -27,12 +28,14 @@ from flotilla.background import Background, background
 from flotilla.health import serve_health
 from flotilla.nats import connected
 from flotilla.observe import observed
+from flotilla.partition import Repartitioned, parts_of, whole_name
 from flotilla.replica import Replica, this_process
+from flotilla.settings import StartRefused
 from flotilla.stores import open_leases, open_store, open_views
 from flotilla_contracts.counter import GetCounter, GetTenantTotals, ListActivity, ListCounters
 from flotilla_contracts.health import health_subject
 from flotilla_contracts.parked import retry_subject
-from flotilla_contracts.wire import projection_lease
+from flotilla_contracts.wire import projection_lease, projection_reader
 from svc_projector.counters import CounterView
 from svc_projector.projector import Projector
 from svc_projector.queries import CounterQueries, answer_activity, answer_totals
@@ -65,8 +68,11 @@ async def compose(bindings: Bindings) -> AsyncIterator[Running]:
             for log in sorted({projection.log for projection in folded})
         }
         projectors = [
-            await _begun(projection, views, sources[projection.log], settings, clock)
+            projector
             for projection in folded
+            for projector in await _begun(
+                projection, views, sources[projection.log], settings, clock
+            )
         ]
         nats = await enter(connected(bindings.nats_url, name=NAME))
         holder, able = this_process(bindings.ids), lambda: nats.is_connected
@@ -85,9 +91,8 @@ async def compose(bindings: Bindings) -> AsyncIterator[Running]:
             await health()
             await show_life(running, views, clock)
             for one in running:
-                if one.is_owned:  # what was not read is not pruned from the ledger
-                    reader = f"projection:{SERVICE}:{one.projector.projection.name}"
-                    await one.projector.source.read_by(reader, one.projector.checkpoint.offset)
+                if one.is_owned:
+                    await _say_how_far(one.projector)
             await clock.sleep(SHOW_EVERY_S)
 
         await enter(background("projection.show", show, clock=clock, chance=bindings.chance))
@@ -97,19 +102,37 @@ async def compose(bindings: Bindings) -> AsyncIterator[Running]:
 
 async def _begun(
     projection: Projection, views: ViewStore, source: Outbox, settings: Settings, clock: Clock
-) -> Projector:
-    """Return the projector of a read model whose tables and checkpoint are there."""
+) -> list[Projector]:
+    """Return the projectors of a read model, one a partition: tables and checkpoints are there.
+
+    Its ledger is not pruned from here on. Raises `StartRefused` for another number of partitions.
+    """
     await views.migrate(projection.name, projection.tables)
-    projector = Projector(
-        projection,
-        views,
-        source,
-        on_applied=partial(applied, projection.name),
-        clock=clock,
-        parked_max=settings.parked_max,
-    )
-    await projector.begin()
-    return projector
+    projectors = [
+        Projector(
+            part,
+            views,
+            source,
+            on_applied=partial(applied, part),
+            clock=clock,
+            parked_max=settings.parked_max,
+        )
+        for part in parts_of(projection)
+    ]
+    for projector in projectors:
+        try:
+            await projector.begin()
+        except Repartitioned as error:
+            raise StartRefused(error.code, str(error)) from error
+        await _say_how_far(projector)
+    return projectors
+
+
+async def _say_how_far(projector: Projector) -> None:
+    """Tell the log, by the checkpoint in the view: what was not read is not pruned from the ledger."""
+    of = projector.projection
+    checkpoint = await projector.views.checkpoint(of.name, of.log)
+    await projector.source.read_by(projection_reader(SERVICE, of.name), checkpoint.offset)
 
 
 @asynccontextmanager
@@ -131,9 +154,9 @@ async def _serve(
     bus: Bus, views: ViewStore, projectors: Sequence[Projector], wait_max_s: float
 ) -> None:
     """Answer queries of the read models, and orders about what is parked."""
-    by_name = {projector.projection.name: projector for projector in projectors}
-    counters = CounterQueries(views, by_name[CounterView.name], wait_max_s)
-    parkings = {name: projector.parking for name, projector in by_name.items()}
+    parkings = {projector.projection.name: projector.parking for projector in projectors}
+    of_counters = [p for p in projectors if whole_name(p.projection.name) == CounterView.name]
+    counters = CounterQueries(views, of_counters, wait_max_s)
     handlers: dict[str, Handler] = {
         GetCounter.subject: counters.get,
         ListCounters.subject: counters.list,

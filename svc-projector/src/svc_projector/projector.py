@@ -36,6 +36,7 @@ from flotilla import (
 from flotilla.divergence import begin_at
 from flotilla.outbox import START, as_log_event
 from flotilla.parking import PARKED_MAX, Parking
+from flotilla.partition import check_parts
 
 BATCH_EVENTS_MAX = 500
 RECORDED_LOOKS_MAX = 500
@@ -65,14 +66,18 @@ class Projector:
         self.parking = Parking(self.projection, self.views, self.clock, self.parked_max)
 
     async def begin(self) -> None:
-        """Make sure that there is a checkpoint: one that never moved is told from one that is not."""
+        """Make sure that there is a checkpoint: one that never moved is told from one that is not.
+
+        Raises `Repartitioned`.
+        """
+        await check_parts(self.views, self.projection)
         of, begun = self.projection, (START, Checkpoint(START))
         if (await self.views.checkpoint(of.name, of.log)).offset == START:
             with suppress(Fenced):  # another instance was faster
-                await self.views.advance(of.name, of.log, begun, lambda _: asyncio.sleep(0))
+                await self.views.advance(of.name, of.log, begun, lambda v: check_parts(v, of))
 
     async def start(self) -> Offset:
-        """Return where to go on: the checkpoint in the database. Raises `Diverged`."""
+        """Return where to go on: the checkpoint in the database. Raises `Diverged`, `Repartitioned`."""
         self.recorded = START  # a restored store has less than before; a refilled stream, others
         self.checkpoint = await begin_at(self.projection, self.views, self.source)
         await self.parking.load()

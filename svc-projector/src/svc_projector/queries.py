@@ -2,11 +2,12 @@
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from flotilla import Answer, Rejected, Request, Unavailable, ViewStore
 from flotilla.commands import parse
+from flotilla.partition import partition_of
 from flotilla_contracts.counter import (
     CounterReply,
     GetCounter,
@@ -34,7 +35,8 @@ class CounterQueries:
     """Answers about counters. A request may carry a consistency token: then it waits, bounded."""
 
     views: ViewStore
-    projector: Projector
+    projectors: Sequence[Projector]
+    """Those of the counter view's partitions, by number."""
     wait_max_s: float
 
     async def get(self, request: Request) -> Answer:
@@ -66,14 +68,22 @@ class CounterQueries:
             return found is not None and found.version >= version
 
         limit_s = min(self.wait_max_s, WAIT_SHARE_MAX * request.context.timeout_s)
-        await self._until(caught_up, token, limit_s)
+        stream = token.rpartition("@")[0]
+        moved = self.projectors[partition_of(stream, len(self.projectors))].moved
+        await self._until(caught_up, moved, token, limit_s)
 
-    async def _until(self, fact: Callable[[], Awaitable[bool]], token: str, limit_s: float) -> None:
+    async def _until(
+        self,
+        fact: Callable[[], Awaitable[bool]],
+        moved: asyncio.Condition,
+        token: str,
+        limit_s: float,
+    ) -> None:
         try:
             async with asyncio.timeout(limit_s):
                 while not await fact():
-                    async with self.projector.moved:
-                        await _notified(self.projector.moved)
+                    async with moved:
+                        await _notified(moved)
         except TimeoutError as error:
             raise Unavailable(
                 f"the view has not seen {token} within {limit_s} s; try again",

@@ -19,7 +19,7 @@ QUIET_BATCHES_MAX = 5
 def projections(settings: Settings) -> tuple[Projection, ...]:
     """Return all read models: each has a checkpoint, a reader and a lag of its own."""
     return (
-        CounterView(),
+        CounterView(settings.counters_partitions),
         TotalsView(),
         ActivityFeed(settings.activity_entries_max, settings.activity_age_max_s),
     )

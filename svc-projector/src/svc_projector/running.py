@@ -7,7 +7,18 @@ from dataclasses import dataclass
 
 from nats.aio.client import Client
 
-from flotilla import Answer, Clock, Health, Lag, LeaseStatus, LogEvent, Rejected, Request, ViewStore
+from flotilla import (
+    Answer,
+    Clock,
+    Health,
+    Lag,
+    LeaseStatus,
+    LogEvent,
+    Projection,
+    Rejected,
+    Request,
+    ViewStore,
+)
 from flotilla.background import Background
 from flotilla.commands import parse
 from flotilla.heartbeat import Heartbeat, beat
@@ -22,6 +33,7 @@ from flotilla.metrics import (
 )
 from flotilla.parked import parked_counts
 from flotilla.parking import Parking
+from flotilla.partition import Partition, whole_name
 from flotilla.replica import led
 from flotilla.telemetry import mark
 from flotilla_contracts.parked import RetriedReply, RetryParked
@@ -59,10 +71,12 @@ async def keep_projecting(
             shown.recovered()
 
 
-def applied(name: str, batch: Sequence[LogEvent]) -> None:
+def applied(projection: Projection, batch: Sequence[LogEvent]) -> None:
     """Count what a projection has folded, and leave a span in the traces of it."""
-    PROJECTION_EVENTS.labels(name).inc(len(batch))
-    mark(f"project.{name}", (event.traceparent for event in batch))
+    name = whole_name(projection.name)
+    own = [e for e in batch if not isinstance(projection, Partition) or projection.owns(e)]
+    PROJECTION_EVENTS.labels(name).inc(len(own))
+    mark(f"project.{name}", (event.traceparent for event in own))
 
 
 async def health_of(
@@ -73,47 +87,53 @@ async def health_of(
 ) -> Health:
     """Return what is missing, and how far each projection is behind: `projection.<name>`.
 
+    A projection in partitions is as far behind as the slowest, and owned when all of them are.
     Whoever stands by is as well as the one who owns: it answers from the same view.
     Parked events are told as `parked.<name>`, and do not make it unready: it answers, and one event
     must not take every tenant's reads away. `flotilla status` and the metrics alarm.
     """
     missing: list[str] = []
-    lags: dict[str, Lag] = {}
-    parked = await _parked(views, clock)
+    behind: dict[str, Lag] = {}
+    owned: dict[str, bool] = {}
     for one in running:
-        projection = one.projector.projection
-        name = projection.name
-        checkpoint = await views.checkpoint(name, projection.log)
-        lag = lags[f"projection.{name}"] = await projection_lag(
-            one.projector.source, checkpoint.offset, clock
-        )
+        part = one.projector.projection
+        name = whole_name(part.name)
+        checkpoint = await views.checkpoint(part.name, part.log)
+        lag = await projection_lag(one.projector.source, checkpoint.offset, clock)
+        slowest = behind.get(name, NOBODY)
+        behind[name] = Lag(max(lag.events, slowest.events), max(lag.seconds, slowest.seconds))
+        if one.work.trouble:
+            missing.append(one.work.trouble)
+        owner = led(leases, one.lease)
+        owned[name] = owned.get(name, True) and owner.holder is not None
+        if owner.is_missed:
+            missing.append(f"{part.name} has had no owner for {owner.since_s:.0f} s")
+        if lag.seconds > part.staleness_budget_s:
+            missing.append(
+                f"{part.name} is {lag.seconds:.1f} s behind; {part.staleness_budget_s} allowed"
+            )
+    parked = await _parked(views, clock)
+    lags = {f"projection.{name}": lag for name, lag in behind.items()}
+    for name, lag in behind.items():
+        PROJECTION_OWNER.labels(name).set(owned[name])
         PROJECTION_LAG_EVENTS.labels(name).set(lag.events)
         PROJECTION_LAG_SECONDS.labels(name).set(lag.seconds)
-        aside = parked.get((name, projection.log), NOBODY)
+        aside = parked.get(name, NOBODY)
         PROJECTION_PARKED_EVENTS.labels(name).set(aside.events)
         PROJECTION_PARKED_OLDEST_SECONDS.labels(name).set(aside.seconds)
         if aside.events:
             lags[f"parked.{name}"] = aside
-        if one.work.trouble:
-            missing.append(one.work.trouble)
-        owner = led(leases, one.lease)
-        PROJECTION_OWNER.labels(name).set(owner.holder is not None)
-        if owner.is_missed:
-            missing.append(f"{name} has had no owner for {owner.since_s:.0f} s")
-        if lag.seconds > projection.staleness_budget_s:
-            missing.append(
-                f"{name} is {lag.seconds:.1f} s behind; {projection.staleness_budget_s} allowed"
-            )
     return Health(tuple(missing), lags)
 
 
-async def _parked(views: ViewStore, clock: Clock) -> dict[tuple[str, str], Lag]:
-    """Return how many events are parked, and for how long the oldest."""
-    now = clock.now()
-    return {
-        (c.projection, c.log): Lag(c.events, max(0.0, (now - c.oldest_parked_at).total_seconds()))
-        for c in await parked_counts(views)
-    }
+async def _parked(views: ViewStore, clock: Clock) -> dict[str, Lag]:
+    """Return how many events of each projection are parked, and for how long the oldest."""
+    now, parked = clock.now(), dict[str, Lag]()
+    for c in await parked_counts(views):
+        before = parked.get(whole_name(c.projection), NOBODY)
+        age_s = (now - c.oldest_parked_at).total_seconds()
+        parked[whole_name(c.projection)] = Lag(before.events + c.events, max(before.seconds, age_s))
+    return parked
 
 
 async def show_life(running: Iterable[RunningProjection], views: ViewStore, clock: Clock) -> None:

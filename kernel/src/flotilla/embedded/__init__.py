@@ -8,10 +8,30 @@ the addresses on. Nothing here is a dependency of production images: those bring
             directory.runtime_write({"nats": nats.url, "postgres": postgres.dsn})
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from flotilla.embedded.data_directory import DataDirectory, runtime_read
 from flotilla.embedded.errors import EmbeddedError
-from flotilla.embedded.nats import NatsServer, run_nats
-from flotilla.embedded.postgres import PostgresServer, run_postgres
+
+if TYPE_CHECKING:
+    from flotilla.embedded.nats import NatsServer, run_nats
+    from flotilla.embedded.postgres import PostgresServer, run_postgres
+else:
+    # Who only looks at what runs in a data directory does not wait for asyncpg.
+    _SERVERS = {
+        "NatsServer": "nats",
+        "PostgresServer": "postgres",
+        "run_nats": "nats",
+        "run_postgres": "postgres",
+    }
+
+    def __getattr__(name: str) -> object:
+        """Import a server's module when one of its names is asked for (PEP 562)."""
+        if name not in _SERVERS:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module(f"{__name__}.{_SERVERS[name]}"), name)
+
 
 __all__ = [
     "DataDirectory",

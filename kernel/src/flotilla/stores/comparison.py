@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 
 from flotilla.outbox import START
+from flotilla.partition import Marks
 from flotilla.projection import Checkpoint, Row
 from flotilla.shadow import Difference, TableComparison
 
@@ -88,14 +89,17 @@ def _place(key: Row) -> tuple[tuple[bool, object], ...]:
 
 
 def incomparable(
-    live: Checkpoint,
+    marks: Marks,
     shadow: Checkpoint,
     live_history: Sequence[tuple[int, str]],
     shadow_history: Sequence[tuple[int, str]],
 ) -> str | None:
     """Return why two views cannot be compared; None when they can."""
+    live = marks.slowest
     if live.offset == START:
         return "the live view has not begun"
+    if live.offset != marks.fastest.offset:
+        return f"its partitions stand at offsets {live.offset} to {marks.fastest.offset}: try again"
     if live.offset != shadow.offset:
         behind = "behind" if live.offset < shadow.offset else "ahead of"
         return f"the live view is at {live.offset}, {behind} the shadow at {shadow.offset}"

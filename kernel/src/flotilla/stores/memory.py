@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from flotilla.clock import Clock, SystemClock
 from flotilla.errors import Corrupt, Rejected
+from flotilla.lease import Lease
 from flotilla.outbox import (
     START,
     LogEvent,
@@ -16,6 +17,7 @@ from flotilla.outbox import (
     Offset,
     OutboxEntry,
     as_log_event,
+    lease_lost,
     pruned,
 )
 from flotilla.store import (
@@ -37,6 +39,7 @@ from flotilla.store import (
     Unit,
     Version,
 )
+from flotilla.stores.memory_leases import MemoryLeases
 from flotilla.stores.storable import check_json, check_storable
 
 
@@ -53,8 +56,10 @@ class MemoryStore:
 
     _by_url: ClassVar[dict[str, "MemoryStore"]] = {}
 
-    def __init__(self, clock: Clock | None = None) -> None:
+    def __init__(self, clock: Clock | None = None, leases: MemoryLeases | None = None) -> None:
+        """`leases` are those on this store's log."""
         self._clock = clock or SystemClock()
+        self._leases = leases or MemoryLeases(clock)
         self._streams: defaultdict[StreamId, list[RecordedEvent]] = defaultdict(list)
         self._snapshots: dict[StreamId, Snapshot] = {}
         self._replies: dict[ClaimKey, _Remembered] = {}
@@ -65,7 +70,8 @@ class MemoryStore:
     @classmethod
     def named(cls, url: str, *, service: str) -> "MemoryStore":
         """Return the store of this process that is known by `url` and `service`."""
-        return cls._by_url.setdefault(f"{url}#{service}", cls())
+        leases = MemoryLeases.named(url, service=service)
+        return cls._by_url.setdefault(f"{url}#{service}", cls(leases=leases))
 
     async def load(
         self,
@@ -113,8 +119,12 @@ class MemoryStore:
         waiting = (e for e in self._outbox if e.offset is None and e.position not in out)
         return list(islice(waiting, limit))
 
-    async def record(self, offsets: Sequence[tuple[int, Offset]]) -> None:
+    async def record(
+        self, offsets: Sequence[tuple[int, Offset]], *, lease: Lease | None = None
+    ) -> None:
         """Give offsets to positions, all or none."""
+        if lease and not self._leases.is_newest(lease):
+            raise lease_lost(lease)
         owners = {e.offset: e.position for e in self._outbox if e.offset is not None}
         for position, offset in offsets:
             if not 1 <= position <= len(self._outbox):
@@ -150,6 +160,10 @@ class MemoryStore:
         """Return everybody who said how far it is."""
         now_s = self._clock.monotonic_s()
         return [LogReader(r, o, now_s - at_s) for r, (o, at_s) in sorted(self._readers.items())]
+
+    async def forget_reader(self, reader: str) -> bool:
+        """Forget `reader`; return whether it was known."""
+        return self._readers.pop(reader, None) is not None
 
     async def prune(self, *, older_than_s: float, limit: int) -> int:
         """Forget the oldest ledger entries that everybody has read."""

@@ -37,6 +37,10 @@ class MemoryLeases:
         if self._held.get(lease.name, ())[:2] == (lease.holder, lease.token):
             self._held[lease.name] = (None, lease.token, self._clock.monotonic_s())
 
+    def is_newest(self, lease: Lease) -> bool:
+        """Return whether nobody else has had it since."""
+        return self._held.get(lease.name, (None, 0, 0.0))[1] == lease.token
+
     async def leases(self) -> Sequence[LeaseStatus]:
         """Return every lease, by name."""
         now_s = self._clock.monotonic_s()

@@ -3,7 +3,8 @@
 import pytest
 
 from flotilla.errors import Corrupt
-from flotilla.outbox import START, Offset, OutboxEntry, Pruned, as_log_event
+from flotilla.lease import LeaseStore
+from flotilla.outbox import START, LeaseLost, Offset, OutboxEntry, Pruned, as_log_event
 from flotilla.store import Append, Committed, Unit, Version, stream_id
 from flotilla.stores import ServiceStore
 from flotilla.testing.store import A, B, append, record
@@ -22,7 +23,12 @@ def named(entries: list[OutboxEntry]) -> list[tuple[str, int]]:
 
 
 class OutboxContract:
-    """One subclass an adapter; one method a promise."""
+    """One subclass an adapter; one method a promise. `leases` are those on the log of `store`."""
+
+    @pytest.fixture
+    def leases(self) -> LeaseStore:
+        """Build the leases beside the store."""
+        raise NotImplementedError
 
     @pytest.fixture
     def store(self) -> ServiceStore:
@@ -129,6 +135,30 @@ class OutboxContract:
         await store.record([(first.position, Offset(1)), (second.position, Offset(2))])
 
         assert 2 == await store.last_offset()
+
+    async def test_only_the_newest_lease_records(
+        self, store: ServiceStore, leases: LeaseStore
+    ) -> None:
+        """Whoever led before is refused whole, though what it says would fit; a renewal is no change."""
+        await commit(store, append(A, 0, '"1"', '"2"', '"3"'))
+        first, second, third = await store.pending(limit=10)
+        lease = await leases.acquire("relay:thing", "a", ttl_s=60)
+        assert lease == await leases.acquire("relay:thing", "a", ttl_s=60)
+        assert lease
+        await store.record([(first.position, Offset(1))], lease=lease)
+        await leases.release(lease)
+        await store.record([(second.position, Offset(2))], lease=lease)
+        newer = await leases.acquire("relay:thing", "b", ttl_s=60)
+        assert newer
+
+        with pytest.raises(LeaseLost, match="fencing number 1"):
+            await store.record([(third.position, Offset(3))], lease=lease)
+        with pytest.raises(LeaseLost):
+            await store.record([(first.position, Offset(1))], lease=lease)
+
+        assert 2 == await store.last_offset()
+        await store.record([(third.position, Offset(3))], lease=newer)
+        assert 3 == await store.last_offset()
 
     @pytest.mark.parametrize("wrong", ["other offset", "taken offset", "unknown position"])
     async def test_a_contradiction_is_corrupt_and_changes_nothing(
@@ -240,6 +270,22 @@ class OutboxContract:
         assert 0 == await store.prune(older_than_s=3600 if why == "young" else -60, limit=100)
 
         assert 1 == await store.first_offset()
+
+    async def test_a_reader_that_is_gone_holds_until_it_is_forgotten(
+        self, store: ServiceStore
+    ) -> None:
+        """And when the last one is, nobody reads: nothing is pruned."""
+        await ledger_of(store, 4)
+        await store.read_by("projection:a", Offset(4))
+        await store.read_by("projection:gone", Offset(1))
+        assert 1 == await store.prune(older_than_s=-60, limit=100)
+
+        assert await store.forget_reader("projection:gone")
+
+        assert not await store.forget_reader("projection:gone")
+        assert 1 == await store.prune(older_than_s=-60, limit=1)
+        assert await store.forget_reader("projection:a")
+        assert 0 == await store.prune(older_than_s=-60, limit=100)
 
     async def test_a_pruned_log_goes_on(self, store: ServiceStore) -> None:
         """Later events wait, get their offsets, and are recorded as ever."""

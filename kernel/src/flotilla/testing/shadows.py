@@ -9,7 +9,8 @@ from collections.abc import Awaitable, Callable, Sequence
 import pytest
 
 from flotilla.outbox import LogEvent, Offset
-from flotilla.projection import Checkpoint, Fenced, Row, ViewSession, ViewStore
+from flotilla.partition import Marks, parts
+from flotilla.projection import Checkpoint, Fenced, Projection, Row, ViewSession, ViewStore
 from flotilla.shadow import Claimed, NoSuchPlace, ShadowStore, Standing, TooFarBehind
 from flotilla.testing.views import AT, TALLY, UPSERT
 
@@ -212,6 +213,85 @@ class ShadowStoreContract:
         assert [("new", 2)] == await self.rows(places.live)
         assert Standing(up_to(4), None, up_to(5)) == await places.standing()
 
+    async def test_partitions_are_held_compared_and_swapped_together(
+        self, places: ShadowStore
+    ) -> None:
+        """At the fastest one's offset, all of them: none goes on where it was."""
+        first, second = parts(Tally(), 2)
+        await self.fold(places.live, 0, 3, "a", part=first)
+        await self.fold(places.live, 0, 2, "b", part=second)
+        async with places.shadow() as shadow:
+            await self.fold(shadow, 0, 2, "a", "b")
+        assert (up_to(2), up_to(2)) == ((s := await places.standing()).live, s.shadow)
+        found = await places.compare(nothing_to_catch_up, differences_max=9)
+        assert found.reason == "its partitions stand at offsets 2 to 3: try again"
+
+        await places.swap(self.catch_up("c"))
+
+        assert [(first.name, 3), (second.name, 3)] == await self.marks(places.live)
+        for part in (first, second):
+            with pytest.raises(Fenced):
+                await self.fold(places.live, 2, 4, "b", part=part)
+            await self.fold(places.live, 3, 4, "c", part=part)
+
+        await places.roll_back()
+        assert [(first.name, 3), (second.name, 2)] == await self.marks(places.live)
+        assert [("a", 1), ("b", 1)] == await self.rows(places.live)
+
+    async def test_a_partition_that_has_not_begun_is_put_where_the_others_are(
+        self, places: ShadowStore
+    ) -> None:
+        """Or it would begin at the start, on top of what the shadow had folded of it."""
+        first, second = parts(Tally(), 2)
+        await self.fold(places.live, 0, 1, "a", part=first)
+        assert up_to(0) == (await places.standing()).live
+        async with places.shadow() as shadow:
+            await self.fold(shadow, 0, 1, "a", "b")
+
+        await places.swap(nothing_to_catch_up)
+
+        assert [(first.name, 1), (second.name, 1)] == await self.marks(places.live)
+
+    @pytest.mark.parametrize(("before", "after"), [(1, 3), (3, 2), (2, 1)])
+    async def test_a_swap_may_change_the_number_of_partitions(
+        self, places: ShadowStore, before: int, after: int
+    ) -> None:
+        """Whoever folds by the number of before finds its checkpoint gone; a rollback brings it back."""
+        for part in parts(Tally(), before):
+            await self.fold(places.live, 0, 2, part.name, part=part)
+        async with places.shadow() as shadow:
+            await self.fold(shadow, 0, 2, "a")
+
+        await places.swap(nothing_to_catch_up, partitions=after)
+
+        assert [(p.name, 2) for p in parts(Tally(), after)] == await self.marks(places.live)
+        for part in parts(Tally(), before):
+            with pytest.raises(Fenced):
+                await self.fold(places.live, 2, 3, "b", part=part)
+        await places.roll_back()
+        assert [(p.name, 2) for p in parts(Tally(), before)] == await self.marks(places.live)
+
+    async def test_amending_holds_all_partitions_still(self, places: ShadowStore) -> None:
+        """And says where each of them is."""
+        first, second = parts(Tally(), 2)
+        await self.fold(places.live, 0, 3, "a", part=first)
+        await self.fold(places.live, 0, 2, "b", part=second)
+        begun, seen = asyncio.Event(), list[Marks]()
+
+        async def change(view: ViewSession, marks: Marks) -> None:
+            begun.set()
+            seen.append(marks)
+            await view.execute_many("delete from tally where name = $1", [("a",)])
+
+        async def project() -> None:
+            await begun.wait()
+            await self.fold(places.live, 2, 3, "a", part=second)
+
+        await asyncio.gather(places.amend(change), project())
+
+        assert [{first.name: up_to(3), second.name: up_to(2)}] == [m.by_name for m in seen]
+        assert [("a", 1), ("b", 1)] == await self.rows(places.live)
+
     async def test_the_next_swap_replaces_the_old_view(self, places: ShadowStore) -> None:
         """Only one is kept, and it can be dropped."""
         for n in (1, 2, 3):
@@ -293,9 +373,9 @@ class ShadowStoreContract:
         await self.fold(places.live, 0, 2, "a")
         begun, seen = asyncio.Event(), list[Checkpoint]()
 
-        async def change(view: ViewSession, at: Checkpoint) -> None:
+        async def change(view: ViewSession, marks: Marks) -> None:
             begun.set()
-            seen.append(at)
+            seen.append(marks.slowest)
             await view.execute_many("delete from tally where name = $1", [("a",)])
             await counts("b")(view)
 
@@ -313,7 +393,7 @@ class ShadowStoreContract:
         """And holds nobody up afterwards."""
         await self.fold(places.live, 0, 2, "a")
 
-        async def fail(view: ViewSession, _: Checkpoint) -> None:
+        async def fail(view: ViewSession, _: Marks) -> None:
             await counts("a")(view)
             raise RuntimeError("on purpose")
 
@@ -347,9 +427,16 @@ class ShadowStoreContract:
         assert {(500, 500), (500, 1000), (500, 1500)} >= set(seen)
         assert [(500, 1000)] == await self.rows(places.live, "select count(*), sum(n) from tally")
 
-    async def fold(self, views: ViewStore, start: int, end: int, *names: str) -> None:
-        """Count names, and move the checkpoint."""
-        await views.advance("tally", LOG, (Offset(start), up_to(end)), counts(*names))
+    async def fold(
+        self, views: ViewStore, start: int, end: int, *names: str, part: Projection | None = None
+    ) -> None:
+        """Count names, and move the checkpoint, or that of a part."""
+        name = part.name if part else "tally"
+        await views.advance(name, LOG, (Offset(start), up_to(end)), counts(*names))
+
+    async def marks(self, views: ViewStore) -> list[tuple[str, int]]:
+        """Return where each part is."""
+        return [(name, at.offset) for name, _, at in await views.checkpoints()]
 
     def catch_up(
         self, *names: str

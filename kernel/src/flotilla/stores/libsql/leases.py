@@ -17,10 +17,12 @@ from flotilla.stores.libsql.schema import check
 from flotilla.stores.libsql.schema import migrate as migrate_schema
 from flotilla.stores.migrations import Migration
 
-_TABLE = Migration(
-    1,
+COMPONENT, TABLE = (
     "lease",
-    """
+    Migration(
+        1,
+        "lease",
+        """
 create table lease (
     name text primary key,
     holder text,
@@ -28,6 +30,7 @@ create table lease (
     expires_at integer not null -- microseconds since 1970, UTC
 ) strict
 """,
+    ),
 )
 _ACQUIRE = """
 insert into lease as l (name, holder, token, expires_at) values (?1, ?2, 1, ?3 + ?4)
@@ -71,12 +74,12 @@ class LibsqlLeases:
         clock = clock or SystemClock()
         if not migrate:
             async with open_read_only(url, lock_wait_s=lock_wait_s) as database:
-                await database.read(lambda c: check(c, "lease", [_TABLE]))
+                await database.read(lambda c: check(c, COMPONENT, [TABLE]))
                 yield cls(database, clock=clock)
             return
         async with open_database(url, lock_wait_s=lock_wait_s) as database:
             now_us = to_us(clock.now())
-            await database.write(lambda c: migrate_schema(c, "lease", [_TABLE], at_us=now_us))
+            await database.write(lambda c: migrate_schema(c, COMPONENT, [TABLE], at_us=now_us))
             yield cls(database, clock=clock)
 
     async def acquire(self, name: str, holder: str, *, ttl_s: float) -> Lease | None:

@@ -10,10 +10,12 @@ from typing import Any
 
 from flotilla.clock import from_us, to_us
 from flotilla.outbox import START, Offset
+from flotilla.partition import OF_PROJECTION, Marks
 from flotilla.projection import Checkpoint, Projection
 from flotilla.stores.comparison import Table
 from flotilla.stores.libsql.connection import Connection
 
+_OF = OF_PROJECTION.replace("$1", "?1")
 _VIEWS = (
     "type = 'table' and name not like 'sqlite\\_%' escape '\\' and name <> 'schema_migration'"
     " and name not like 'projection\\_%' escape '\\'"
@@ -25,37 +27,40 @@ def attach(connection: Connection, path: str, name: str) -> None:
     connection.run(f"attach database ?1 as {name}", path)
 
 
-def checkpoint(connection: Connection, place: str, of: Projection) -> Checkpoint:
-    """Return how far the view in `place` is; a file whose making was interrupted has not begun."""
+def marks(connection: Connection, place: str, of: Projection) -> Marks:
+    """Return how far each part of the view in `place` is: none, if its making was interrupted."""
     if not connection.rows(
         f"select 1 from {place}.sqlite_schema where name = 'projection_checkpoint'"  # noqa: S608 - our own name
     ):
-        return Checkpoint(START)
+        return Marks({})
     rows: Sequence[Any] = connection.rows(
-        f'select "offset", recorded_at from {place}.projection_checkpoint'  # noqa: S608 - our own name
-        " where projection = ?1 and log = ?2",
+        f'select projection, "offset", recorded_at from {place}.projection_checkpoint'  # noqa: S608 - our own name
+        f" where {_OF} and log = ?2",
         of.name,
         of.log,
     )
-    for offset, at_us in rows:
-        return Checkpoint(Offset(offset), None if at_us is None else from_us(at_us))
-    return Checkpoint(START)
+    return Marks(
+        {
+            name: Checkpoint(Offset(offset), None if at_us is None else from_us(at_us))
+            for name, offset, at_us in rows
+        }
+    )
 
 
-def put(connection: Connection, place: str, of: Projection, to: Checkpoint) -> None:
-    """Set the checkpoint. One that has not begun has no row."""
+def put(connection: Connection, place: str, of: Projection, to: Marks) -> None:
+    """Set the checkpoints of all parts, and forget others. A view that has not begun has none."""
     connection.run(
-        f"delete from {place}.projection_checkpoint where projection = ?1 and log = ?2",  # noqa: S608 - our own name
+        f"delete from {place}.projection_checkpoint where {_OF} and log = ?2",  # noqa: S608 - our own name
         of.name,
         of.log,
     )
-    if to.offset != START:
+    for name, at in to.by_name.items() if to.fastest.offset != START else ():
         connection.run(
             f"insert into {place}.projection_checkpoint values (?1, ?2, ?3, ?4)",  # noqa: S608 - our own name
-            of.name,
+            name,
             of.log,
-            to.offset,
-            to_us(to.recorded_at) if to.recorded_at else None,
+            at.offset,
+            to_us(at.recorded_at) if at.recorded_at else None,
         )
 
 
@@ -134,13 +139,13 @@ def make_own(connection: Connection, like: str) -> None:
 def take_parked(connection: Connection, place: str, of: Projection) -> None:
     """Make what is parked of the view in the connection's own file what it is in `place`."""
     connection.run(
-        "delete from main.projection_parked_event where projection = ?1 and log = ?2",
+        f"delete from main.projection_parked_event where {_OF} and log = ?2",  # noqa: S608 - our own name
         of.name,
         of.log,
     )
     connection.run(
         "insert into main.projection_parked_event"  # noqa: S608 - our own name
-        f" select * from {place}.projection_parked_event where projection = ?1 and log = ?2",
+        f" select * from {place}.projection_parked_event where {_OF} and log = ?2",
         of.name,
         of.log,
     )

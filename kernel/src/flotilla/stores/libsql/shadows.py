@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Self
 
 from flotilla.clock import Clock
+from flotilla.partition import Marks, all_at, marks_of
 from flotilla.projection import Checkpoint, Projection, Row, ViewStore
 from flotilla.shadow import (
     Amend,
@@ -87,8 +88,8 @@ class LibsqlShadows:
         for place in found:
             if self._file(place).exists():
                 async with self._lane(self._file(place)) as lane:
-                    found[place] = await lane.run(self._checkpoint)
-        live = await self.live.checkpoint(self._projection.name, self._projection.log)
+                    found[place] = (await lane.run(self._marks)).slowest
+        live = (await marks_of(self.live, self._projection)).slowest
         return Standing(live, found["shadow"], found["old"])
 
     async def compare(self, catch_up: CatchUp, *, differences_max: int) -> Comparison:
@@ -96,10 +97,10 @@ class LibsqlShadows:
         of = self._projection
         async with self._lane(self._require("shadow"), self._path, "live") as lane:
             await lane.run(partial(Connection.run, sql="begin"))
-            wanted = await lane.run(lambda c: places.checkpoint(c, "live", of))
-            since = await lane.run(self._checkpoint)
-            reached = await self._fold(lane, catch_up, since, wanted)
-            await lane.run(lambda c: places.put(c, "main", of, reached))
+            wanted = await lane.run(lambda c: places.marks(c, "live", of))
+            since = (await lane.run(self._marks)).slowest
+            reached = await self._fold(lane, catch_up, since, wanted.slowest)
+            await lane.run(lambda c: places.put(c, "main", of, Marks({of.name: reached})))
             ours = await lane.run(lambda c: places.history(c, "live", of))
             theirs = await lane.run(lambda c: places.history(c, "main", of))
             if reason := incomparable(wanted, reached, ours, theirs):
@@ -118,13 +119,13 @@ class LibsqlShadows:
             await lane.run(Connection.commit)
         return Comparison(reached, tuple(compared), different, tuple(shown))
 
-    async def swap(self, catch_up: CatchUp) -> Swapped:
+    async def swap(self, catch_up: CatchUp, *, partitions: int | None = None) -> Swapped:
         """Make the shadow live, in one transaction."""
         self._require("shadow")
         aside = await self._copy_aside("shadow")
         self._forget("old")
         aside.rename(self._file("old"))
-        swapped = await self._replace("shadow", catch_up)
+        swapped = await self._replace("shadow", catch_up, partitions)
         self._forget("shadow")
         return swapped
 
@@ -132,7 +133,7 @@ class LibsqlShadows:
         """Exchange live and old, each with its checkpoint."""
         self._require("old")
         aside = await self._copy_aside("old")
-        swapped = await self._replace("old", None)
+        swapped = await self._replace("old", None, None)
         self._forget("old")
         aside.rename(self._file("old"))
         return swapped
@@ -146,7 +147,7 @@ class LibsqlShadows:
         async with self._lane(Path(self._path)) as lane:
             await lane.run(Connection.begin)
             session = LibsqlSession(lane)
-            await change(session, await lane.run(self._checkpoint))
+            await change(session, await lane.run(self._marks))
             session.end()
             await lane.run(Connection.commit)
 
@@ -163,7 +164,7 @@ class LibsqlShadows:
             places.make_own(connection, "live")
             kept = [table for table in wanted if table.name in known]
             places.replace(connection, "live", self._projection, kept)
-            at = places.checkpoint(connection, "live", self._projection)
+            at = places.marks(connection, "live", self._projection)
             places.put(connection, "main", self._projection, at)
             places.take_parked(connection, "live", self._projection)
             connection.commit()
@@ -177,22 +178,27 @@ class LibsqlShadows:
             await lane.run(settle)
         return aside
 
-    async def _replace(self, place: Place, catch_up: CatchUp | None) -> Swapped:
+    async def _replace(
+        self, place: Place, catch_up: CatchUp | None, partitions: int | None
+    ) -> Swapped:
+        """Replace the live view; a shadow is in so many partitions then, or as many as live was."""
         of, now_s = self._projection, self._clock.monotonic_s
         async with self._lane(Path(self._path), self._file(place), "place") as lane:
             await lane.run(Connection.begin)
             locked_s = now_s()
-            was = await lane.run(self._checkpoint)
-            begun = new = await lane.run(lambda c: places.checkpoint(c, "place", of))
+            was = await lane.run(self._marks)
+            begun = new = await lane.run(lambda c: places.marks(c, "place", of))
             wanted = await lane.run(lambda c: places.tables(c, "place"))
             await lane.run(lambda c: places.replace(c, "place", of, wanted), limit_s=COPY_LIMIT_S)
             if catch_up:
-                new = await self._fold(lane, catch_up, new, was)
+                reached = await self._fold(lane, catch_up, new.slowest, was.fastest)
+                new = all_at(of, partitions or was.count, reached)
             await lane.run(lambda c: places.put(c, "main", of, new))
             await lane.run(lambda c: places.take_parked(c, "place", of))
             await lane.run(Connection.commit)
             waited_ms = 1e3 * (now_s() - locked_s)
-        return Swapped(new, new.offset - begun.offset, waited_ms, 0.0)
+        end = new.slowest
+        return Swapped(end, end.offset - begun.slowest.offset, waited_ms, 0.0)
 
     async def _fold(
         self, lane: Lane, catch_up: CatchUp, since: Checkpoint, to: Checkpoint
@@ -204,8 +210,8 @@ class LibsqlShadows:
         session.end()
         return reached
 
-    def _checkpoint(self, connection: Connection) -> Checkpoint:
-        return places.checkpoint(connection, "main", self._projection)
+    def _marks(self, connection: Connection) -> Marks:
+        return places.marks(connection, "main", self._projection)
 
     def _file(self, place: Place) -> Path:
         return Path(f"{self._path}.{place}-{self._projection.name}")

@@ -7,7 +7,17 @@ from typing import Any, Self
 
 from flotilla.clock import Clock, SystemClock, from_us, to_us
 from flotilla.errors import Corrupt
-from flotilla.outbox import START, LogEvent, LogReader, LogStatus, Offset, OutboxEntry, pruned
+from flotilla.lease import Lease
+from flotilla.outbox import (
+    START,
+    LogEvent,
+    LogReader,
+    LogStatus,
+    Offset,
+    OutboxEntry,
+    lease_lost,
+    pruned,
+)
 from flotilla.projection import Row
 from flotilla.store import (
     EMPTY,
@@ -30,6 +40,8 @@ from flotilla.stores.libsql.connection import (
     open_read_only,
     read_sql,
 )
+from flotilla.stores.libsql.leases import COMPONENT as LEASE
+from flotilla.stores.libsql.leases import TABLE as LEASE_TABLE
 from flotilla.stores.libsql.rows import claims_json, entry, log_event, recorded, reply
 from flotilla.stores.libsql.schema import check
 from flotilla.stores.libsql.schema import migrate as migrate_schema
@@ -47,6 +59,7 @@ _TAIL, _REPLIES, _FORGET = map(read_sql, ("tail", "replies", "forget_expired"))
 _PENDING, _PUBLISHED, _FIND = map(read_sql, ("pending", "published", "find"))
 _OFFSETS, _RECORD, _EVENTS = map(read_sql, ("offsets", "record", "events"))
 _PRUNE = read_sql("prune")
+_NEWEST = "select 1 from lease where name = ?1 and token = ?2"
 _FIRST_OFFSET = """
 select coalesce(min("offset"), 0) from event_outbox where log = ?1 and "offset" is not null
 """
@@ -55,6 +68,7 @@ insert into log_reader (log, reader, "offset", seen_at) values (?1, ?2, ?3, ?4)
 on conflict (log, reader) do update set "offset" = excluded."offset", seen_at = excluded.seen_at
 """
 _READERS = 'select reader, "offset", seen_at from log_reader where log = ?1 order by reader'
+_FORGET_READER = "delete from log_reader where log = ?1 and reader = ?2"
 _SECOND_US = 1_000_000
 _LAST_OFFSET, _WAITING = map(read_sql, ("last_offset", "waiting"))
 
@@ -100,6 +114,7 @@ class LibsqlStore:
         async with open_database(url, lock_wait_s=lock_wait_s) as database:
             now_us = to_us(clock.now())
             await database.write(lambda c: migrate_schema(c, COMPONENT, steps, at_us=now_us))
+            await database.write(lambda c: migrate_schema(c, LEASE, [LEASE_TABLE], at_us=now_us))
             yield cls(database, log=service, clock=clock)
 
     async def load(
@@ -161,10 +176,12 @@ class LibsqlStore:
         out = json.dumps(list(but))
         return [entry(r) for r in await self._database.rows(_PENDING, self._log, limit, out)]
 
-    async def record(self, offsets: Sequence[tuple[int, Offset]]) -> None:
-        """Give offsets to positions, all or none."""
+    async def record(
+        self, offsets: Sequence[tuple[int, Offset]], *, lease: Lease | None = None
+    ) -> None:
+        """Give offsets to positions, all or none, while `lease` is the newest."""
         if offsets:
-            await self._database.write(lambda c: _record(c, offsets, self._log))
+            await self._database.write(lambda c: _record(c, offsets, self._log, lease))
 
     async def last_offset(self) -> Offset:
         """Return the last offset given."""
@@ -199,6 +216,15 @@ class LibsqlStore:
         now_us = to_us(self._clock.now())
         rows = await self._database.rows(_READERS, self._log)
         return [LogReader(r, Offset(o), (now_us - at_us) / _SECOND_US) for r, o, at_us in rows]
+
+    async def forget_reader(self, reader: str) -> bool:
+        """Forget `reader`; return whether it was known."""
+
+        def job(connection: Connection) -> int:
+            with connection.transaction():
+                return connection.run(_FORGET_READER, self._log, reader)
+
+        return bool(await self._database.write(job))
 
     async def prune(self, *, older_than_s: float, limit: int) -> int:
         """Forget the oldest ledger entries that everybody has read."""
@@ -261,10 +287,14 @@ def _loaded(
     return Loaded(version, snapshot, tuple(map(recorded, tail)), dict(map(reply, replies)))
 
 
-def _record(connection: Connection, offsets: Sequence[tuple[int, Offset]], log: str) -> None:
+def _record(
+    connection: Connection, offsets: Sequence[tuple[int, Offset]], log: str, lease: Lease | None
+) -> None:
     """Give offsets in one transaction; `Corrupt` when one contradicts what is known."""
     given = json.dumps([list(pair) for pair in offsets])
     with connection.transaction():
+        if lease and not connection.rows(_NEWEST, lease.name, lease.token):
+            raise lease_lost(lease)
         known: dict[Any, Any] = dict(connection.rows(_OFFSETS, given, log))
         for position, offset in offsets:
             if position not in known:

@@ -11,10 +11,12 @@ from flotilla.stores.postgres.connection import Connections, prepare, schema_of
 CONNECTIONS_MAX = 2
 """Of its own: a renewal never waits for those who read and write events."""
 
-_TABLE = Migration(
-    1,
+COMPONENT, TABLE = (
     "lease",
-    """
+    Migration(
+        1,
+        "lease",
+        """
 create table lease (
     name text collate "C" primary key,
     holder text,
@@ -22,6 +24,7 @@ create table lease (
     expires_at timestamptz not null
 ) with (fillfactor = 50)
 """,
+    ),
 )
 _ACQUIRE = """
 insert into lease as l (name, holder, token, expires_at)
@@ -61,7 +64,7 @@ class PostgresLeases:
         schema, size_max = schema_of(service), CONNECTIONS_MAX
         connections = Connections(url, schema=schema, size_max=size_max, read_only=not migrate)
         try:
-            await prepare(connections, "lease", [_TABLE], schema=schema, write=migrate)
+            await prepare(connections, COMPONENT, [TABLE], schema=schema, write=migrate)
             yield cls(connections)
         finally:
             await connections.close()

@@ -5,7 +5,17 @@ from collections.abc import Sequence
 import asyncpg
 
 from flotilla.errors import Corrupt
-from flotilla.outbox import START, LogEvent, LogReader, LogStatus, Offset, OutboxEntry, pruned
+from flotilla.lease import Lease
+from flotilla.outbox import (
+    START,
+    LogEvent,
+    LogReader,
+    LogStatus,
+    Offset,
+    OutboxEntry,
+    lease_lost,
+    pruned,
+)
 from flotilla.store import StreamId, Version
 from flotilla.stores.postgres.connection import Connections, read_sql
 from flotilla.stores.postgres.rows import entry, log_event
@@ -29,6 +39,7 @@ _READ_BY = """
 insert into log_reader (log, reader, "offset", seen_at) values ($1, $2, $3, now())
 on conflict (log, reader) do update set "offset" = excluded."offset", seen_at = excluded.seen_at
 """
+_FORGET_READER = "delete from log_reader where log = $1 and reader = $2 returning 1"
 _READERS = """
 select reader, "offset", extract(epoch from now() - seen_at)::float8 as seen_s
 from log_reader where log = $1 order by reader
@@ -65,6 +76,10 @@ class PostgresOutbox:
         """Return everybody who said how far it is."""
         return [LogReader(*row) for row in await self._fetch(_READERS, self._log)]
 
+    async def forget_reader(self, reader: str) -> bool:
+        """Forget `reader`; return whether it was known."""
+        return bool(await self._fetch(_FORGET_READER, self._log, reader))
+
     async def prune(self, *, older_than_s: float, limit: int) -> int:
         """Forget the oldest ledger entries that everybody has read."""
         return int((await self._fetch(_PRUNE, self._log, older_than_s, limit))[0][0])
@@ -81,16 +96,22 @@ class PostgresOutbox:
         streams, versions = [s for s, _ in events], [v for _, v in events]
         return [entry(row) for row in await self._fetch(_FIND, self._log, streams, versions)]
 
-    async def record(self, offsets: Sequence[tuple[int, Offset]]) -> None:
-        """Give offsets to positions, all or none."""
+    async def record(
+        self, offsets: Sequence[tuple[int, Offset]], *, lease: Lease | None = None
+    ) -> None:
+        """Give offsets to positions, all or none, while `lease` is the newest."""
+        pairs = [p for p, _ in offsets], [o for _, o in offsets]
+        fence = (lease.name, lease.token) if lease else (None, None)
         for _ in range(TORN_TRIES_MAX):
             try:
-                await self._fetch(_RECORD, [p for p, _ in offsets], [o for _, o in offsets])
+                [(is_allowed, _none)] = await self._fetch(_RECORD, *pairs, *fence)
             except asyncpg.PostgresError as error:
                 if error.sqlstate not in OVERTAKEN:
                     raise
                 contradiction = error  # or somebody records the same at this moment: look again
             else:
+                if lease and not is_allowed:
+                    raise lease_lost(lease)
                 return
         raise Corrupt(
             f"{self._log}: offsets {offsets[:3]}… contradict the ledger"

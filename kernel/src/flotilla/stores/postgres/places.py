@@ -10,6 +10,7 @@ import asyncpg
 
 from flotilla.errors import Rejected
 from flotilla.outbox import START
+from flotilla.partition import OF_PROJECTION, Marks
 from flotilla.projection import Checkpoint, Row
 from flotilla.stores.comparison import PAGE_ROWS_MAX, Table
 
@@ -42,48 +43,49 @@ class Connected:
         self._of = (projection, log)
         self._component = f"projection:{projection}"
 
-    async def checkpoint(self, schema: str) -> Checkpoint | None:
-        """Return how far the view in `schema` is; None when there is no such place."""
+    async def marks(self, schema: str, *, locked: bool = False) -> Marks | None:
+        """Return how far each part of the view in `schema` is; None when there is no such place."""
         place = f'"{schema}".projection_checkpoint'
         if await self.connection.fetchval("select to_regclass($1) is null", place):
             return None
-        row = await self.connection.fetchrow(
-            f'select "offset", recorded_at from {place} where projection = $1 and log = $2',  # noqa: S608 - our own name
+        rows = await self.connection.fetch(
+            f'select projection, "offset", recorded_at from {place}'  # noqa: S608 - our own name
+            f" where {OF_PROJECTION} and log = $2 order by 1{' for update' if locked else ''}",
             *self._of,
         )
-        return Checkpoint(*row) if row else Checkpoint(START)
+        return Marks({name: Checkpoint(*at) for name, *at in rows})
 
-    async def lock(self, schema: str) -> Checkpoint:
-        """Return the checkpoint, which nobody else moves before this transaction ends."""
+    async def checkpoint(self, schema: str) -> Checkpoint | None:
+        """Return how far all of the view in `schema` is; None when there is no such place."""
+        marks = await self.marks(schema)
+        return None if marks is None else marks.slowest
+
+    async def lock(self, schema: str) -> Marks:
+        """Return how far each part is: nobody else moves them before this transaction ends."""
         place = f'"{schema}".projection_checkpoint'
         await self.connection.execute(
-            f'insert into {place} (projection, log, "offset") values ($1, $2, 0)'  # noqa: S608 - our own name
+            f'insert into {place} (projection, log, "offset") select $1, $2, 0'  # noqa: S608 - our own name
+            f" where not exists (select 1 from {place} where {OF_PROJECTION} and log = $2)"
             " on conflict do nothing",
             *self._of,
         )
-        row = await self.connection.fetchrow(
-            f'select "offset", recorded_at from {place}'  # noqa: S608 - our own name
-            " where projection = $1 and log = $2 for update",
-            *self._of,
-        )
-        return Checkpoint(*row)
+        return await self.marks(schema, locked=True) or Marks({})
 
-    async def put(self, schema: str, checkpoint: Checkpoint) -> None:
-        """Set the checkpoint. One that has not begun has no row."""
+    async def put(self, schema: str, marks: Marks) -> None:
+        """Set the checkpoints of all parts, and forget others. A view that has not begun has none."""
         place = f'"{schema}".projection_checkpoint'
-        if checkpoint.offset == START:
-            await self.connection.execute(
-                f"delete from {place} where projection = $1 and log = $2",  # noqa: S608 - our own name
-                *self._of,
-            )
-            return
+        begun = marks.by_name if marks.fastest.offset != START else {}
         await self.connection.execute(
+            f"delete from {place} where {OF_PROJECTION} and log = $2"  # noqa: S608 - our own name
+            " and projection <> all($3::text[])",
+            *self._of,
+            list(begun),
+        )
+        await self.connection.executemany(
             f'insert into {place} (projection, log, "offset", recorded_at)'  # noqa: S608 - our own name
             " values ($1, $2, $3, $4) on conflict (projection, log) do update"
             ' set "offset" = excluded."offset", recorded_at = excluded.recorded_at',
-            *self._of,
-            checkpoint.offset,
-            checkpoint.recorded_at,
+            [(name, self._of[1], at.offset, at.recorded_at) for name, at in begun.items()],
         )
 
     async def tables(self, schema: str) -> list[tuple[Table, str]]:
@@ -138,7 +140,7 @@ class Connected:
         for table, target in ((live, aside), (source, live)):
             await self.connection.execute(
                 f'with gone as (delete from "{table}".projection_parked_event'  # noqa: S608 - our own names
-                " where projection = $1 and log = $2 returning *)"
+                f" where {OF_PROJECTION} and log = $2 returning *)"
                 f' insert into "{target}".projection_parked_event select * from gone',
                 *self._of,
             )

@@ -22,6 +22,7 @@ import asyncpg
 from flotilla.clock import Clock
 from flotilla.errors import Rejected, Unavailable
 from flotilla.outbox import START
+from flotilla.partition import Marks, all_at
 from flotilla.projection import Checkpoint, Projection, ViewStore
 from flotilla.shadow import (
     Amend,
@@ -111,8 +112,8 @@ class PostgresShadows:
             at.connection.transaction(isolation="repeatable_read"),
         ):
             await at.connection.execute("set local statement_timeout = '60s'")
-            wanted = await at.checkpoint(live) or Checkpoint(START)
-            reached = await self._catch_up(at, catch_up, wanted)
+            wanted = await at.marks(live) or Marks({})
+            reached = await self._catch_up(at, catch_up, wanted.slowest)
             histories = await at.history(live), await at.history(shadow)
             if reason := incomparable(wanted, reached, *histories):
                 return Comparison(reached, reason=reason)
@@ -129,18 +130,18 @@ class PostgresShadows:
                 shown += differences
         return Comparison(reached, tuple(compared), different, tuple(shown))
 
-    async def swap(self, catch_up: CatchUp) -> Swapped:
+    async def swap(self, catch_up: CatchUp, *, partitions: int | None = None) -> Swapped:
         """Make the shadow live, in one transaction."""
         shadow = self._schema("shadow")
         async with self._connected() as at:
             await self._require(at, "shadow")
             for table, _ in await at.tables(shadow):  # or its first readers would be badly planned
                 await at.connection.execute(f'analyze "{shadow}"."{table.name}"')
-        return await self._exchange("shadow", catch_up)
+        return await self._exchange("shadow", catch_up, partitions)
 
     async def roll_back(self) -> Swapped:
         """Exchange live and old, each with its checkpoint."""
-        return await self._exchange("old", None)
+        return await self._exchange("old", None, None)
 
     async def forget(self, place: Place) -> bool:
         """Drop a place."""
@@ -153,10 +154,10 @@ class PostgresShadows:
     async def amend(self, change: Amend) -> None:
         """Change the live view's rows while its checkpoint is locked."""
         async with self._connected() as at, at.connection.transaction():
-            checkpoint = await at.lock(self._schema())
-            await change(PostgresSession(at.connection), checkpoint)
-            if checkpoint.offset == START:
-                await at.put(self._schema(), checkpoint)
+            marks = await at.lock(self._schema())
+            await change(PostgresSession(at.connection), marks)
+            if marks.slowest.offset == START:
+                await at.put(self._schema(), marks)
 
     def _schema(self, place: Place | None = None) -> str:
         live = schema_of(self._service)
@@ -182,22 +183,24 @@ class PostgresShadows:
     async def _catch_up(self, at: Connected, catch_up: CatchUp, to: Checkpoint) -> Checkpoint:
         """Fold into the shadow, inside the caller's transaction, what it lacks."""
         await self._require(at, "shadow")
-        since = await at.lock(self._schema("shadow"))
+        since = (await at.lock(self._schema("shadow"))).slowest
         if since.offset >= to.offset:
             reached = since
         else:
             await at.connection.execute(f'set local search_path = "{self._schema("shadow")}"')
             reached = await catch_up(PostgresSession(at.connection), since, to)
             await at.connection.execute(f'set local search_path = "{self._schema()}"')
-        await at.put(self._schema("shadow"), reached)
+        await at.put(self._schema("shadow"), Marks({self._projection.name: reached}))
         return reached
 
-    async def _exchange(self, place: Place, catch_up: CatchUp | None) -> Swapped:
+    async def _exchange(
+        self, place: Place, catch_up: CatchUp | None, partitions: int | None
+    ) -> Swapped:
         """Try until there is a moment in which nobody reads."""
         for _ in range(SWAP_TRIES_MAX):
             async with self._connected() as at:
                 try:
-                    return await self._exchange_now(at, place, catch_up)
+                    return await self._exchange_now(at, place, catch_up, partitions)
                 except asyncpg.LockNotAvailableError:
                     pass  # and everything was taken back
             await self._clock.sleep(SWAP_PAUSE_S)
@@ -206,7 +209,10 @@ class PostgresShadows:
             " open transaction; nothing was swapped, try again when it has ended"
         )
 
-    async def _exchange_now(self, at: Connected, place: Place, catch_up: CatchUp | None) -> Swapped:
+    async def _exchange_now(
+        self, at: Connected, place: Place, catch_up: CatchUp | None, partitions: int | None
+    ) -> Swapped:
+        """Exchange live and `place`; a shadow becomes live in so many partitions, or as many as live."""
         live, source, aside = self._schema(), self._schema(place), f"{self._schema('old')}_"
         now_s = self._clock.monotonic_s
         async with at.connection.transaction():
@@ -217,7 +223,10 @@ class PostgresShadows:
                 )
             await at.make_place(aside, live)
             was, locked_s = await at.lock(live), now_s()
-            new = await self._catch_up(at, catch_up, was) if catch_up else begun
+            new = await at.marks(source) or Marks({})
+            if catch_up:
+                reached = await self._catch_up(at, catch_up, was.fastest)
+                new = all_at(self._projection, partitions or was.count, reached)
             tables = [table for table, _ in await at.tables(source)]
             wait_ms = max(
                 1, TABLE_LOCK_WAIT_MS // max(1, len(tables))
@@ -234,8 +243,8 @@ class PostgresShadows:
             await at.connection.execute(f'drop schema "{source}" cascade')
             await at.connection.execute(f'alter schema "{aside}" rename to "{self._schema("old")}"')
         return Swapped(
-            new,
-            new.offset - begun.offset,
+            new.slowest,
+            new.slowest.offset - begun.offset,
             1e3 * (now_s() - locked_s),
             1e3 * (now_s() - tables_s),
         )

@@ -26,6 +26,7 @@ from flotilla.store import (
 from flotilla.stores.gather import Gather
 from flotilla.stores.migrations import read_migrations
 from flotilla.stores.postgres.connection import Connections, prepare, read_sql, schema_of
+from flotilla.stores.postgres.leases import COMPONENT, TABLE
 from flotilla.stores.postgres.outbox import OVERTAKEN, TORN_TRIES_MAX, PostgresOutbox
 from flotilla.stores.postgres.rows import LoadRequest, documents, loaded, recorded
 from flotilla.stores.rounds import Chain, plan_rounds
@@ -69,6 +70,8 @@ class PostgresStore(PostgresOutbox):
         try:
             steps = read_migrations("flotilla.stores.postgres")
             await prepare(connections, "event_store", steps, schema=schema, write=migrate)
+            if migrate:  # `record` looks at the lease on the log
+                await prepare(connections, COMPONENT, [TABLE], schema=schema, write=True)
             yield cls(connections, log=service)
         finally:
             await connections.close()
