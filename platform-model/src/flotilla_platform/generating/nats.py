@@ -22,7 +22,7 @@ CONFIG = "nats/nats-server.conf"
 PASSWORDS = "passwords.conf"  # noqa: S105 - the name of a file
 STORE_DIRECTORY = "/data"
 MONITORING = "127.0.0.1:8222"
-MEMORY_STORE = "256MB"
+MEMORY_STORE_BYTES = 256 * 2**20
 REPLY_WITHIN = "1m"
 """No request has a deadline further away."""
 COPIES = {"distributed": 3}
@@ -80,6 +80,8 @@ def streams(platform: Platform, environment: Environment) -> dict[str, dict[str,
             "num_replicas": COPIES.get(state, 1),
             "max_consumers": -1,
             "max_msgs": -1,
+            "max_msgs_per_subject": -1,
+            "max_msg_size": -1,
             "max_bytes": -1,
             "max_age": 0,
             "allow_atomic": True,
@@ -141,8 +143,8 @@ def _config(resource: Resource, users: Sequence[Value]) -> Value:
         **({"max_payload": limits.max_payload_bytes} if limits.max_payload_bytes else {}),
         "jetstream": {
             "store_dir": STORE_DIRECTORY,
-            **({"max_file_store": f"{limits.storage_mib}MB"} if limits.storage_mib else {}),
-            "max_memory_store": MEMORY_STORE,
+            **({"max_file_store": limits.storage_mib * 2**20} if limits.storage_mib else {}),
+            "max_memory_store": MEMORY_STORE_BYTES,
         },
         "authorization": {"timeout": 5, "users": users},
     }

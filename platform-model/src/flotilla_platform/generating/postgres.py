@@ -142,6 +142,7 @@ def _schemas(known: Sequence[Runs]) -> list[str]:
             lines += [
                 f"create schema if not exists {schema} authorization {role};",
                 f"alter schema {schema} owner to {role};",
+                *_take_over(schema_of(service.name), one.role),
                 f"alter default privileges for role {role} revoke execute on functions from public;",
             ]
             if service.read_models:
@@ -151,6 +152,24 @@ def _schemas(known: Sequence[Runs]) -> list[str]:
                 ]
             lines.append("")
     return lines[:-1]
+
+
+def _take_over(schema: str, role: str) -> list[str]:
+    """Return what gives an owner what somebody else made there: a superuser, before it was here."""
+    return [
+        "do $$ declare item record; begin",
+        "    for item in select relname from pg_class",
+        f"        where relnamespace = {_text(_name(schema))}::regnamespace",
+        f"            and relkind in ('r', 'p', 'v') and relowner <> {_text(_name(role))}::regrole",
+        f"    loop execute format('alter table %I.%I owner to %I', {_text(schema)}, item.relname,"
+        f" {_text(role)}); end loop;",
+        "    for item in select oid::regprocedure as signature from pg_proc",
+        f"        where pronamespace = {_text(_name(schema))}::regnamespace",
+        f"            and proowner <> {_text(_name(role))}::regrole",
+        "    loop execute format('alter function %s owner to %I', item.signature,"
+        f" {_text(role)}); end loop;",
+        "end $$;",
+    ]
 
 
 def _grants(wanted: Sequence[Grant]) -> list[str]:
