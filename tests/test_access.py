@@ -333,7 +333,9 @@ async def test_a_database_that_was_there_before_its_accounts_is_shared_as_they_s
                 async with open_store(url, service="counter") as store:
                     assert (await store.status()).waiting == 0
             connection = await asyncpg.connect(Places(0, postgres.dsn).store("counter"))
-            await connection.execute("alter table counter.event add column extra int")  # it is the owner
+            await connection.execute(
+                "alter table counter.event add column extra int"
+            )  # it is the owner
             await connection.close()
 
 

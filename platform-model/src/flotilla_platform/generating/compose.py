@@ -140,7 +140,7 @@ def _deployable(platform: Platform, layout: Layout, one: Runs) -> Spec:
         "env_file": [{"path": f"{SECRETS}/{one.name}.env", "required": False}],
         "secrets": _secrets_of(one),
         "depends_on": _awaited(platform, layout, one),
-        "healthcheck": _healthcheck(HEALTHY, interval="5s", start="60s"),
+        "healthcheck": _healthcheck(HEALTHY, interval="2s", start="60s"),
         "networks": ["inside"],
         "restart": "unless-stopped",
         "stop_grace_period": f"{deployable.stop_timeout_s}s",
@@ -175,9 +175,8 @@ def _healthcheck(test: Sequence[str], *, interval: str, start: str) -> Spec:
         "test": list(test),
         "interval": interval,
         "timeout": "3s",
-        "retries": 3,
+        "retries": 5,
         "start_period": start,
-        "start_interval": "1s",
     }
 
 
@@ -201,7 +200,7 @@ def _store(platform: Platform, store: Resource) -> Spec:
         # On TCP: while initdb is at work, the server listens on its socket only.
         "healthcheck": _healthcheck(
             ["CMD", "pg_isready", "--quiet", "--host=127.0.0.1", "--username=postgres"],
-            interval="5s",
+            interval="2s",
             start="60s",
         ),
         "networks": ["inside"],
@@ -245,7 +244,7 @@ def _bus(bus: Resource) -> Spec:
         "depends_on": {VOLUME_JOB: {"condition": "service_completed_successfully"}},
         "healthcheck": _healthcheck(
             ["CMD", "wget", "-q", "-O", "-", f"http://{MONITORING}/healthz"],
-            interval="5s",
+            interval="2s",
             start="60s",
         ),
         "networks": ["inside"],

@@ -19,7 +19,7 @@ from flotilla_platform.generating.writing import comment, json_text
 from flotilla_platform.model import OPERATOR, Environment, Layout, Platform, Resource, Service
 
 CONFIG = "nats/nats-server.conf"
-PASSWORDS = "passwords.conf"  # noqa: S105 - the name of a file
+PASSWORDS = "passwords.conf"
 STORE_DIRECTORY = "/data"
 MONITORING = "127.0.0.1:8222"
 MEMORY_STORE_BYTES = 256 * 2**20

@@ -28,7 +28,7 @@ TIMEOUTS = {
     "transaction_timeout": "60s",
 }
 """What the services ask for themselves; so whoever else uses the role has it too."""
-PASSWORDS = "/run/secrets"  # noqa: S105 - the name of a folder
+PASSWORDS = "/run/secrets"
 
 _READS = (
     ("select", "schema_migration"),
@@ -45,7 +45,7 @@ RELAY = (
     ("select, insert, update", "lease"),
     ("execute", "torn()"),
 )
-"""Who gives offsets: it records them, forgets old ones, and leads by lease. Events are not its to write."""
+"""Who gives offsets: it records them, forgets old ones, leads by lease. It writes no events."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +117,10 @@ def _roles(known: Sequence[Runs], logs_count: int) -> list[str]:
     for role, limit in (limits | {OPERATOR: OPERATOR_CONNECTIONS}).items():
         lines += [
             _unless_there("pg_roles", "rolname", role, f"create role {_name(role)}"),
-            f"alter role {_name(role)} login nosuperuser nocreatedb nocreaterole noreplication"
-            f" nobypassrls connection limit {limit};",
+            (
+                f"alter role {_name(role)} login nosuperuser nocreatedb nocreaterole noreplication"
+                f" nobypassrls connection limit {limit};"
+            ),
             f"grant connect on database {_name(DATABASE)} to {_name(role)};",
         ]
         lines += [f"alter role {_name(role)} set {k} = {_text(v)};" for k, v in TIMEOUTS.items()]
@@ -161,13 +163,17 @@ def _take_over(schema: str, role: str) -> list[str]:
         "    for item in select relname from pg_class",
         f"        where relnamespace = {_text(_name(schema))}::regnamespace",
         f"            and relkind in ('r', 'p', 'v') and relowner <> {_text(_name(role))}::regrole",
-        f"    loop execute format('alter table %I.%I owner to %I', {_text(schema)}, item.relname,"
-        f" {_text(role)}); end loop;",
+        (
+            f"    loop execute format('alter table %I.%I owner to %I', {_text(schema)}, item.relname,"
+            f" {_text(role)}); end loop;"
+        ),
         "    for item in select oid::regprocedure as signature from pg_proc",
         f"        where pronamespace = {_text(_name(schema))}::regnamespace",
         f"            and proowner <> {_text(_name(role))}::regrole",
-        "    loop execute format('alter function %s owner to %I', item.signature,"
-        f" {_text(role)}); end loop;",
+        (
+            "    loop execute format('alter function %s owner to %I', item.signature,"
+            f" {_text(role)}); end loop;"
+        ),
         "end $$;",
     ]
 

@@ -16,7 +16,7 @@ type Data = Mapping[str, Any] | Sequence[Any]
 
 def yaml_text(*documents: Data, notice: str = NOTICE) -> str:
     """Return documents of plain data as YAML, in the order of their keys, below a comment."""
-    yaml = YAML(typ="safe", pure=True)
+    yaml: Any = YAML(typ="safe", pure=True)
     yaml.default_flow_style = False
     yaml.width = WIDTH
     yaml.sort_base_mapping_type_on_output = False
