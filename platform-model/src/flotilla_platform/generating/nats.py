@@ -195,8 +195,8 @@ def generate(platform: Platform) -> Artifacts:
     template = "\n".join(f'# {account.password}: "$2a$11$…"' for account in known)
     found[f"nats/{PASSWORDS}.example"] = (
         comment(
-            f"{NOTICE}\nBeside nats-server.conf as {PASSWORDS}, readable for the server alone. Hashes are"
-            " made by `nats server passwd`;\nquotes are needed. A password that is no hash works too."
+            f"{NOTICE}\nBeside nats-server.conf as {PASSWORDS}, readable for the server alone. Hashes"
+            " are made by `nats server passwd`;\nquotes are needed. A password that is no hash works too."
         )
         + f"{template}\n"
     )
