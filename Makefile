@@ -24,7 +24,7 @@ unexport VIRTUAL_ENV
 
 help:  ## Show this.
 	@awk 'BEGIN {FS = ":.*##"} /^[a-z-]+:.*##/ {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "  Variables for run: PORT=8080 DATA=.flotilla/<topology> TOPOLOGY=single|single-postgres"
+	@echo "  Variables for run: PORT=8080 DATA=.flotilla/<topology> TOPOLOGY=single|single-postgres|vps"
 
 run: $(READY)  ## Serve the fleet on http://127.0.0.1:8080 until Ctrl-C.
 	@exec $(RUN)/flotilla up --topology "$(TOPOLOGY)" --port "$(PORT)" --data "$(DATA)"
@@ -64,7 +64,7 @@ check: $(READY)  ## Format, lint, strict types, import contracts, generated file
 	@$(UV) lock --check
 	@$(RUN)/ruff format --check .
 	@$(RUN)/ruff check .
-	@set -e; for part in $(MEMBERS) chaos simulation tests; do $(RUN)/mypy --no-error-summary $$part; done
+	@set -e; for part in $(MEMBERS) chaos images simulation tests; do $(RUN)/mypy --no-error-summary $$part; done
 	@$(RUN)/lint-imports
 	@$(RUN)/python -m flotilla_contracts.generate --check
 	@$(RUN)/python -m flotilla_contracts.compatibility
@@ -107,6 +107,28 @@ ROUNDS ?= 30
 # ONLY is also bench's, with another default.
 chaos: $(READY)  ## Break real servers and processes, check every promise: ONLY=fleet|store ROUNDS=30 SEED=n.
 	@exec $(RUN)/python -m chaos $(if $(ONLY),--only "$(ONLY)") --rounds "$(ROUNDS)" $(if $(SEED),--seed "$(SEED)")
+
+.PHONY: engine engine-stop base-images images images-verify up-compose down-compose
+engine: $(READY)  ## Find a Docker engine, or start one (root on Debian); print its DOCKER_HOST.
+	@$(RUN)/python -m images engine
+
+engine-stop: $(READY)  ## Stop the engine that make engine started; images stay.
+	@$(RUN)/python -m images engine-stop
+
+base-images: $(READY)  ## Pull the base images, or make stand-ins where no registry answers.
+	@$(RUN)/python -m images base
+
+images: $(READY)  ## Build one image a deployable, and its SBOM in dist/sbom: ONLY=counter.
+	@$(RUN)/python -m images build $(if $(ONLY),--only "$(ONLY)")
+
+images-verify: $(READY)  ## Build the images twice, without a cache: they must be the same.
+	@$(RUN)/python -m images build --verify $(if $(ONLY),--only "$(ONLY)")
+
+up-compose: images  ## Run the fleet in containers on http://127.0.0.1:8080; return when it is healthy.
+	@$(RUN)/python -m images up
+
+down-compose: $(READY)  ## Stop it; remove its containers, networks and data.
+	@$(RUN)/python -m images down
 
 setup: $(READY)  ## Only set up.
 

@@ -1,1 +1,1 @@
-"""Whole worlds from a seed: writers, relays, leases and projectors in a storm. See `world.py`."""
+"""Whole worlds from a seed, in a storm: of writers, relays and projectors, and of workflows."""

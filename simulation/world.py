@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flotilla.stores.memory_leases import MemoryLeases
+from flotilla.testing.virtual_loop import run_virtually
 from simulation import residents
 from simulation.broker import Broker
 from simulation.checks import Broken, CopyCheck, ViewCheck, commands_happened_once, holds
@@ -27,7 +28,6 @@ from simulation.disk import Disk
 from simulation.process import Network, Process, Weather
 from simulation.residents import Journal, Shared
 from simulation.views import Database, MemoryViews
-from simulation.virtual_loop import run_virtually
 
 STORM_S = 7.0
 CALM_MAX_S = 40.0

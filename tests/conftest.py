@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from fleet import TOPOLOGIES, Fleet
+from fleet import ONE_PROCESS, TOPOLOGIES, Fleet
 
 from flotilla.testing.servers import open_folder
 
@@ -38,9 +38,9 @@ def tenant() -> str:
     return f"tenant-{next(_numbers)}"
 
 
-@pytest_asyncio.fixture(params=TOPOLOGIES)
+@pytest_asyncio.fixture(params=ONE_PROCESS)
 async def own_fleet(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Fleet]:
-    """A fleet of the test's own, not started yet, that it may break."""
+    """A fleet of the test's own, not started yet, that it may break: `test_processes` does vps."""
     fleet = Fleet(request.param, tmp_path)
     yield fleet
     await fleet.stop()

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import nats
 
-TOPOLOGIES = ("single", "single-postgres")
+ONE_PROCESS = ("single", "single-postgres")
+TOPOLOGIES = (*ONE_PROCESS, "vps")
 FLOTILLA = Path(sys.executable).with_name("flotilla")
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 5.0
@@ -73,6 +75,12 @@ class Fleet:
             timeout=30,
             limits=httpx.Limits(max_connections=50),
         )
+
+    async def metrics(self) -> str:
+        """Return what Prometheus reads of all processes."""
+        pages = [process["admin"] for process in self.runtime["processes"]] or [self.runtime["api"]]
+        async with httpx.AsyncClient(timeout=30) as client:
+            return "".join([(await client.get(f"{page}/metrics")).text for page in pages])
 
     async def status(self) -> dict[str, Any]:
         """Return what `flotilla status --json` says, whatever its exit code."""
@@ -146,3 +154,23 @@ async def settled(fleet: Fleet, *, within_s: float = 20) -> dict[str, Any]:
                 await asyncio.sleep(0.1)
     except TimeoutError:
         raise AssertionError(f"never settled: {status}") from None
+
+
+async def exact_copy(fleet: Fleet) -> None:
+    """Assert that the stream has every committed event once, each stream's versions in order."""
+    status = await settled(fleet)
+    connection = await nats.connect(fleet.runtime["nats_url"])
+    try:
+        js = connection.jetstream()
+        state = (await js.stream_info("EVT_COUNTER")).state
+        messages = [await js.get_msg("EVT_COUNTER", n) for n in range(1, state.last_seq + 1)]
+    finally:
+        await connection.close()
+    assert status["logs"][0]["committed"] == len(messages)
+    assert len(messages) == len({(m.headers or {})["ce-id"] for m in messages})
+    versions: dict[str, int] = {}
+    for message in messages:
+        headers = message.headers or {}
+        version = int(headers["ce-streamversion"])
+        assert versions.get(headers["ce-stream"], 0) + 1 == version
+        versions[headers["ce-stream"]] = version

@@ -13,9 +13,8 @@ from pathlib import Path
 from threading import Thread
 
 import httpx
-import nats
 import pytest
-from fleet import FLOTILLA, TOPOLOGIES, Fleet, count, read, settled
+from fleet import FLOTILLA, ONE_PROCESS, Fleet, count, exact_copy, read, settled
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 
@@ -64,26 +63,6 @@ async def total(fleet: Fleet, counter: str) -> tuple[int, int]:
     async with fleet.client() as client:
         found = (await read(client, counter)).json()
     return found["value"], found["version"]
-
-
-async def exact_copy(fleet: Fleet) -> None:
-    """Assert that the stream has every committed event once, each stream's versions in order."""
-    status = await settled(fleet)
-    connection = await nats.connect(fleet.runtime["nats_url"])
-    try:
-        js = connection.jetstream()
-        state = (await js.stream_info("EVT_COUNTER")).state
-        messages = [await js.get_msg("EVT_COUNTER", n) for n in range(1, state.last_seq + 1)]
-    finally:
-        await connection.close()
-    assert status["logs"][0]["committed"] == len(messages)
-    assert len(messages) == len({(m.headers or {})["ce-id"] for m in messages})
-    versions: dict[str, int] = {}
-    for message in messages:
-        headers = message.headers or {}
-        version = int(headers["ce-streamversion"])
-        assert versions.get(headers["ce-stream"], 0) + 1 == version
-        versions[headers["ce-stream"]] = version
 
 
 async def test_a_second_run_goes_on_where_the_first_was(own_fleet: Fleet) -> None:
@@ -284,7 +263,7 @@ async def test_a_taken_port_is_refused_and_leaves_nothing_running(tmp_path: Path
     assert [] == pids_of(Fleet("single", tmp_path), "nats-server")
 
 
-@pytest.mark.parametrize("topology", TOPOLOGIES)
+@pytest.mark.parametrize("topology", ONE_PROCESS)
 async def test_a_corrupt_data_directory_is_refused(tmp_path: Path, topology: str) -> None:
     fleet = Fleet(topology, tmp_path)
     await fleet.start()

@@ -295,7 +295,7 @@ async def test_nothing_lags_after_a_burst(fleet: Fleet, tenant: str) -> None:
     assert {log["committed"]} == {view["checkpoint"] for view in views}
     async with fleet.client(tenant) as client:
         ready = (await client.get("/readyz")).json()
-        metrics = (await client.get("/metrics")).text
+    metrics = await fleet.metrics()
     assert (True, []) == (ready["ready"], ready["missing"])
     for name in (
         "flotilla_commands_total",

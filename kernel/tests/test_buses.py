@@ -173,6 +173,40 @@ class TestSharing:
             assert Answer(b"taken") == await taken
             await asyncio.wait_for(stopping, SOON_S)
 
+    async def test_a_drained_bus_still_asks_others_and_answers_nobody(
+        self, server: NatsServer
+    ) -> None:
+        async with (
+            NatsBus(server.url, name="other") as other,
+            NatsBus(server.url, name="drained") as drained,
+        ):
+            await drained.serve(SUBJECT, echo)
+            await other.serve("qry.counter.elsewhere", answering(Answer(b"elsewhere")))
+
+            await drained.drain()
+
+            with pytest.raises(Unavailable, match="nobody answers"):
+                await other.request(asked(b"x"))
+            found = await drained.request(asked(subject="qry.counter.elsewhere"))
+            assert b"elsewhere" == found.body
+
+    async def test_draining_waits_no_longer_than_it_may(self, server: NatsServer) -> None:
+        gate = Gate()
+        async with (
+            NatsBus(server.url, name="caller") as caller,
+            NatsBus(server.url, name="stuck") as stuck,
+        ):
+            await stuck.serve(SUBJECT, gate)
+            asking = asyncio.create_task(
+                caller.request(asked(context=replace(CONTEXT, timeout_s=1)))
+            )
+            await asyncio.wait_for(gate.entered.wait(), SOON_S)
+
+            await asyncio.wait_for(stuck.drain(timeout_s=0.1), SOON_S)
+
+            with pytest.raises(Unavailable, match="no answer"):
+                await asking
+
     async def _goes_to(self, caller: Bus, body: bytes, *, times: int) -> bool:
         # Short deadlines: those that the leaving one took before it unsubscribed wait at the gate.
         hurried = asked(context=replace(CONTEXT, timeout_s=0.2))

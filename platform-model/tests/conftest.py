@@ -80,6 +80,33 @@ def telling(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
 
 
 @pytest.fixture
+def write_processes(write_model: WriteModel) -> WriteModel:
+    """Write a model whose topology `many` runs each of the named services as a process of its own."""
+
+    def write_all(*names: str, **replicas: int) -> Path:
+        root = write_model(*names)
+        for name in names:
+            port = "http_port: 8080\n" if name == "listens" else ""
+            (root / "deployables" / f"{name}.yaml").write_text(
+                f"name: {name}\nsummary: A test's own.\nservices: [{name}]\n{port}"
+            )
+        (root / "resources" / "server.yaml").write_text(
+            "name: server\nsummary: A test's own.\nengine: postgres\nserver: embedded\n"
+        )
+        (root / "topologies" / "many.yaml").write_text(
+            "name: many\nsummary: A test's own.\nkind: processes\n"
+            "resources: { store: server, bus: bus }\nplacements:\n"
+            + "".join(
+                f"  - {{ deployable: {name}, replicas: {replicas.get(name.replace('-', '_'), 1)} }}\n"
+                for name in names
+            )
+        )
+        return root
+
+    return write_all
+
+
+@pytest.fixture
 def run_process(tmp_path: Path) -> Run:
     """Run `flotilla` to its end, in the test's folder, as a process of its own."""
 

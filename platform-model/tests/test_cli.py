@@ -132,6 +132,7 @@ def test_exit_statuses_never_change() -> None:
         "DIFFERENT": 13,
         "EVENT_REFUSED": 14,
         "REFUSED": 15,
+        "SETTING_INVALID": 16,
         "TOPOLOGY_INVALID": 20,
         "SECRET_REFUSED": 40,
         "SECRETS_UNSAFE": 41,

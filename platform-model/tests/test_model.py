@@ -160,6 +160,13 @@ def test_a_wheel_carries_the_model_beside_the_code(
                 "rename the file to counters.yaml"
             ),
         ),
+        ("log: counter", f"log: {'9' * 5000}", "4:6: log: at most 40 characters are"),
+        (
+            "log: counter",
+            "log: 0.5",
+            "4:6: log: a text is expected, not 0.5; write for example `counter`",
+        ),
+        ("Counts.", '"\\ud800 {x}"', "1:1: this: Invalid JSON"),
         (SERVICE, "", "1:1: the file is empty; start with `name: …`"),
         (SERVICE, "- a\n", "1:1: this: keys with values are expected, not"),
         (SERVICE, "a: &a [*a]\n", ": this is nested too deeply; write it out flat"),

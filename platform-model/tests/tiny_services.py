@@ -64,6 +64,52 @@ async def listens(bindings: Bindings) -> AsyncIterator[Running]:
 
 
 @asynccontextmanager
+async def is_slow(bindings: Bindings) -> AsyncIterator[Running]:
+    """Take a while to answer `cmd.slow.work`, and close what the work needs when stopping."""
+    closed = False
+
+    async def work(_request: Request) -> Answer:
+        _say("working")
+        await asyncio.sleep(0.5)
+        if closed:
+            raise Unavailable("what I need is closed")
+        return Answer(b'"done"')
+
+    await bindings.bus.serve("cmd.slow.work", work)
+    yield Running("is-slow", _healthy)
+    closed = True
+
+
+@asynccontextmanager
+async def asks(bindings: Bindings) -> AsyncIterator[Running]:
+    """Ask `compose` above, wherever it runs, before it says that it runs."""
+    request = Request("qry.tiny.say", b"{}", Context(tenant="t", correlation_id="c"))
+    await bindings.bus.request(request)
+    yield Running("asks", _healthy)
+
+
+@asynccontextmanager
+async def lacks_something(_bindings: Bindings) -> AsyncIterator[Running]:
+    async def health() -> Health:
+        return Health(missing=("a spanner",))
+
+    yield Running("lacks-something", health)
+
+
+@asynccontextmanager
+async def ends_soon(_bindings: Bindings) -> AsyncIterator[Running]:
+    """Serve, and break a moment later, every time."""
+
+    async def work() -> None:
+        await asyncio.sleep(0.05)
+        raise ArithmeticError("broken again")
+
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(work())
+        yield Running("ends-soon", _healthy)
+
+
+@asynccontextmanager
 async def checks_order(bindings: Bindings) -> AsyncIterator[Running]:
     """Ask `compose` above when starting and when stopping."""
     request = Request("qry.tiny.say", b"{}", Context(tenant="t", correlation_id="c"))

@@ -22,6 +22,7 @@ from flotilla.store import (
     StreamId,
     Unit,
     Version,
+    Wake,
 )
 
 EVENT_BYTES_MAX = 512 * 1024
@@ -98,6 +99,8 @@ class Aggregate[C, S, E]:
     chance: random.Random
     snapshots: SnapshotCodec[S] | None = None
     memory: Memory[S] = field(default_factory=Memory)
+    wake: Callable[[S], Wake] | None = None
+    """For aggregates that wait for moments: when a state wants to be looked at (`flotilla.due`)."""
 
     async def load(self, stream: StreamId, claims: Sequence[ClaimKey]) -> Loaded:
         """Return what is needed to decide, in one round trip."""
@@ -147,7 +150,8 @@ class Aggregate[C, S, E]:
         if not events and decision.claim is None:
             return None, state, done
         snapshot = self._snapshot(stream, version, after, state)
-        append = Append(stream, version, self._encode(events, decision), snapshot)
+        wake = self.wake(state) if self.wake and events else None
+        append = Append(stream, version, self._encode(events, decision), snapshot, wake)
         return Unit((append,), _record(decision.claim, done.reply)), state, done
 
     def _encode(self, events: Sequence[E], decision: Decision[S, E]) -> tuple[NewEvent, ...]:

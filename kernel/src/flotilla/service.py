@@ -26,6 +26,9 @@ class HttpBinding:
 class Bindings:
     """Everything a service needs from outside. `stores` maps a service to its store's URL.
 
+    They are those of all services that keep something, wherever these run; none where nobody in
+    this process needs any.
+
     Store URLs: `libsql:///absolute/path.db`, `postgresql://…`, `memory://name`.
     """
 
@@ -38,7 +41,7 @@ class Bindings:
     services: tuple[str, ...]
     """All services of the topology, by name, wherever they run."""
     logs: tuple[str, ...]
-    """The services among `stores` that publish a log."""
+    """All services of the topology that publish a log, wherever they run."""
     http: HttpBinding | None = None
 
 

@@ -36,6 +36,11 @@ def tenant_of(stream: StreamId) -> str:
     return stream.split("/", 1)[0]
 
 
+def aggregate_of(stream: StreamId) -> str:
+    """Return what kind of aggregate this is a stream of."""
+    return stream.split("/", 2)[1]
+
+
 @dataclass(frozen=True, slots=True)
 class NewEvent:
     """An event about to be stored. `payload` is JSON text and is kept to the byte."""
@@ -69,13 +74,24 @@ class Snapshot:
 
 
 @dataclass(frozen=True, slots=True)
+class Wake:
+    """When a stream is to be looked at again (see `flotilla.due`); None: not any more."""
+
+    at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
 class Append:
-    """Events for one stream, if it is at `expected`. Without events it is only that condition."""
+    """Events for one stream, if it is at `expected`. Without events it is only that condition.
+
+    `wake` replaces what the stream waited for before; None leaves that as it is.
+    """
 
     stream: StreamId
     expected: Version
     events: tuple[NewEvent, ...] = ()
     snapshot: Snapshot | None = None
+    wake: Wake | None = None
 
     @property
     def version(self) -> Version:

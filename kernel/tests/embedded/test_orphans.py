@@ -18,7 +18,7 @@ from flotilla.embedded import DataDirectory, child, run_nats, run_postgres
 import asyncpg
 
 if sys.argv[2] == "untold":  # as on macOS, or as when the signal is lost
-    child._death_signal = lambda number: None
+    child.death_signal = lambda number: None
 
 async def main():
     with DataDirectory.claim(Path(sys.argv[1])) as directory:

@@ -39,9 +39,11 @@ from flotilla.stores.libsql.connection import (
     path_of,
     read_sql,
 )
+from flotilla.stores.libsql.due import DUE_TABLE
 from flotilla.stores.libsql.schema import statements
 from flotilla.stores.migrations import AppliedMigration, Migration, plan, read_migrations
 from flotilla.testing import (
+    DueStoreContract,
     EventStoreContract,
     LeaseStoreContract,
     OutboxContract,
@@ -79,6 +81,13 @@ def raw(url: str) -> Any:
 
 
 class TestLibsqlStore(EventStoreContract):
+    @pytest.fixture
+    async def store(self, url: str) -> AsyncIterator[LibsqlStore]:
+        async with LibsqlStore.open(url, service="thing") as opened:
+            yield opened
+
+
+class TestLibsqlDue(DueStoreContract):
     @pytest.fixture
     async def store(self, url: str) -> AsyncIterator[LibsqlStore]:
         async with LibsqlStore.open(url, service="thing") as opened:
@@ -228,6 +237,7 @@ class TestMigrating:
         )
         steps = read_migrations("flotilla.stores.libsql")
         assert [
+            "due",
             *(("event_store", s.version, s.name, s.checksum) for s in steps),
             "heartbeat",
             "parking",
@@ -252,7 +262,7 @@ class TestMigrating:
         ]
         steps = read_migrations("flotilla.stores.libsql")
         applied = raw(url).execute("select count(*) from schema_migration").fetchall()
-        assert [(len(steps),)] == applied
+        assert [(len([*steps, DUE_TABLE]),)] == applied
 
     @pytest.mark.parametrize(
         ("tampering", "complaint"),

@@ -4,7 +4,12 @@ import pytest
 
 from flotilla.stores.memory import MemoryStore
 from flotilla.stores.memory_leases import MemoryLeases
-from flotilla.testing import EventStoreContract, LeaseStoreContract, OutboxContract
+from flotilla.testing import (
+    DueStoreContract,
+    EventStoreContract,
+    LeaseStoreContract,
+    OutboxContract,
+)
 
 
 class TestMemoryStore(EventStoreContract):
@@ -21,6 +26,12 @@ class TestMemoryOutbox(OutboxContract):
     @pytest.fixture
     def store(self, leases: MemoryLeases) -> MemoryStore:
         return MemoryStore(leases=leases)
+
+
+class TestMemoryDue(DueStoreContract):
+    @pytest.fixture
+    def store(self) -> MemoryStore:
+        return MemoryStore()
 
 
 class TestMemoryLeases(LeaseStoreContract):

@@ -15,6 +15,7 @@ from flotilla.store import Unit
 from flotilla.stores.postgres import PostgresLeases, PostgresStore, PostgresViews
 from flotilla.stores.postgres.connection import read_sql, schema_of
 from flotilla.testing import (
+    DueStoreContract,
     EventStoreContract,
     LeaseStoreContract,
     OutboxContract,
@@ -108,6 +109,29 @@ class TestPostgresViews(ViewStoreContract):
         async with PostgresViews.open(postgres_server.dsn, service=a_service()) as views:
             await views.migrate("tally", [TALLY])
             yield views
+
+
+class TestPostgresDue(DueStoreContract):
+    @pytest.fixture
+    async def store(self, postgres_server: PostgresServer) -> AsyncIterator[PostgresStore]:
+        async for store in opened(postgres_server):
+            yield store
+
+    async def test_a_claim_does_not_walk_what_is_still_to_come(self, store: PostgresStore) -> None:
+        async with store._connections.use() as connection:
+            await connection.execute(
+                "insert into due select 'acme/process/' || n, 'process', at, at from ("
+                " select n, now() + n * interval '1 minute' as at from generate_series(1, 20000) n"
+                ") as later"
+            )
+            await connection.execute(f"prepare once as {read_sql('claim')}")
+            plan = await connection.fetch(
+                "explain (analyze, buffers, costs off) execute once('process', 64, 10)"
+            )
+            await connection.execute("deallocate once")
+        lines = [row[0] for row in plan]
+        assert not [line for line in lines if "Rows Removed by Filter" in line], lines
+        assert 20 > int(lines[1].split("hit=")[1].split()[0]), lines
 
 
 class TestPostgresLeases(LeaseStoreContract):

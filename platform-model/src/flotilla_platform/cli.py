@@ -26,10 +26,7 @@ from flotilla_platform.options import (
     HostOption,
     JsonOption,
     LagOption,
-    LogFormatOption,
-    LogLevelOption,
     ModelOption,
-    OtlpOption,
     PortOption,
     TopologyOption,
     VersionOption,
@@ -38,10 +35,7 @@ from flotilla_platform.options import (
 )
 
 if TYPE_CHECKING:
-    from flotilla_platform.runtime import Runtime
     from flotilla_platform.status import Status
-
-TELEMETRY_STOP_TIMEOUT_S = 1.0
 
 
 def _examples(*lines: str) -> str:
@@ -58,6 +52,12 @@ class Commands(OnDemandGroup):
 
     epilog_of = staticmethod(_examples)
     later = (
+        Later("up", "starting:up", "Run a fleet until Ctrl-C: its servers, its bus, its services."),
+        Later(
+            "serve",
+            "serving:serve",
+            "Run one deployable of a topology, in the foreground, until SIGTERM.",
+        ),
         Later(
             "events",
             "recounting:events",
@@ -109,6 +109,7 @@ app = typer.Typer(
         "flotilla doctor                        can this machine run a fleet?",
         "flotilla up                            run the topology `single`",
         "flotilla up -t single-postgres -p 0    on PostgreSQL, on any free port",
+        "flotilla up -t vps                     a process a service, supervised",
         "flotilla status --watch                how far every log and projection is",
         "flotilla events acme/counter/visits    what happened to one aggregate",
         "flotilla why-late counters             why is a projection behind?",
@@ -135,75 +136,6 @@ def root(context: typer.Context, *, show_version: VersionOption = False) -> None
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
         raise typer.Exit(ExitCode.USAGE)
-
-
-@app.command(
-    epilog=_examples(
-        "flotilla up",
-        "flotilla up --topology single-postgres --data /var/lib/flotilla",
-        "flotilla up --port 0 --json | head -1 | jq -r .api",
-        "FLOTILLA_PORT=9000 flotilla up --log-format json",
-    )
-)
-def up(
-    *,
-    topology: TopologyOption = TOPOLOGY,
-    data: DataOption = None,
-    port: PortOption = PORT,
-    host: HostOption = HOST,
-    log_format: LogFormatOption = "auto",
-    log_level: LogLevelOption = "info",
-    otlp_endpoint: OtlpOption = None,
-    model: ModelOption = None,
-    json: JsonOption = False,
-    debug: DebugOption = False,
-) -> None:
-    """Run a fleet until Ctrl-C: its servers, its bus, its services.
-
-    Prints where the API, its documentation, the data and the broker are.
-    One process owns a data directory at a time. Stopping takes less than
-    five seconds; a second Ctrl-C ends it at once, and loses nothing either.
-    """
-
-    def run() -> ExitCode:
-        import asyncio
-
-        from flotilla import telemetry
-        from flotilla.service import HttpBinding
-        from flotilla_platform.launch import run_fleet
-        from flotilla_platform.planning import find_topology, make_plan
-        from flotilla_platform.reading import find_model, read_platform
-
-        platform = read_platform(model or find_model())
-        chosen = find_topology(platform, topology)
-        where = data_directory(data, topology)
-        plan = make_plan(platform, chosen, where, HttpBinding(host, port))
-        try:
-            telemetry.configure(
-                chosen.deployables[0].name,
-                log_format=log_format,
-                log_level=log_level,
-                otlp_endpoint=otlp_endpoint,
-            )
-        except ImportError as error:
-            raise Failure(ExitCode.USAGE, f"--otlp-endpoint cannot be used: {error}") from error
-        try:
-            asyncio.run(run_fleet(plan, lambda runtime: _announce(runtime, json=json)))
-        finally:
-            telemetry.shutdown(TELEMETRY_STOP_TIMEOUT_S)
-        return ExitCode.OK
-
-    finish(run, debug=debug)
-
-
-def _announce(runtime: "Runtime", *, json: bool) -> None:
-    from flotilla_platform.showing import make_console, show_runtime
-
-    if json:
-        typer.echo(runtime.model_dump_json())
-    else:
-        make_console().print(show_runtime(runtime))
-    sys.stdout.flush()
 
 
 @app.command(

@@ -19,6 +19,8 @@ class ServiceFailed(Failure):
         code = min(filter(None, codes), default=ExitCode.SERVICE_FAILED)
         said = "; ".join(dict.fromkeys(_said(leaf) for leaf in causes)) or "it said nothing"
         super().__init__(code, f"the service {service!r} {what}: {said}")
+        self.passes = bool(causes) and all(isinstance(leaf, Unavailable) for leaf in causes)
+        """Whether the same may work a moment later: only something else was not there."""
 
 
 def failure_of(error: BaseException) -> Failure:

@@ -1,7 +1,8 @@
 """The process that hosts a deployable: servers, bus, services, and the way back.
 
     claim data directory > servers > bus > services, those that listen last > announce > wait
-                         <         <     <  the same backwards, whatever ended it
+                         <         <     <  the same backwards, whatever ended it; but before a
+                                            service stops, nobody is sent to it any more
 
 Nothing here decides *whether* to end quickly: `shutdown` holds the clock from the first sign on.
 """
@@ -9,32 +10,23 @@ Nothing here decides *whether* to end quickly: `shutdown` holds the clock from t
 import asyncio
 import os
 import random
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 
 from flotilla.bus import Bus
 from flotilla.buses.local import LocalBus
-from flotilla.buses.nats import NatsBus
 from flotilla.buses.routed import RoutedBus
 from flotilla.clock import Clock, SystemClock, uuid7
-from flotilla.embedded import DataDirectory, run_nats, run_postgres
+from flotilla.embedded import DataDirectory
 from flotilla.service import Bindings, Running
+from flotilla_platform.carrying import DRAIN_TIMEOUT_S, open_bus
 from flotilla_platform.hosting import HostedService, wait_for_the_end
 from flotilla_platform.planning import Plan, check_port
 from flotilla_platform.runtime import Runtime
+from flotilla_platform.servers import Servers, start_servers
 from flotilla_platform.shutdown import Shutdown
-
-BUS_STOP_TIMEOUT_S = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Servers:
-    """Where what the topology binds can be reached."""
-
-    nats_url: str
-    stores: dict[str, str]
 
 
 async def run_fleet(plan: Plan, announce: Callable[[Runtime], None]) -> None:
@@ -67,51 +59,23 @@ async def _run(
     directory = stack.enter_context(DataDirectory.claim(plan.data, topology=plan.topology.name))
     if plan.listens:
         check_port(plan.http)
-    servers = await _start_servers(plan, directory.path, stack, shutdown)
+    services = [service for service, _ in plan.services]
+    servers = await start_servers(plan.topology, services, directory.path, stack, shutdown)
     bus = await stack.enter_async_context(
-        _open_bus(servers.nats_url, name=plan.topology.deployables[0].name)
+        open_bus(servers.nats_url, name=plan.topology.deployables[0].name)
     )
-    services = _host(plan, servers, bus, clock)
+    hosted = _host(plan, servers, RoutedBus(LocalBus(), bus), clock)
     running = []
-    for service in services:
+    for service in hosted:
         stack.push_async_callback(service.stop)
         running.append(await service.start())
+    stack.push_async_callback(bus.drain, DRAIN_TIMEOUT_S)  # before any service stops
     shutdown.watch_signals()
     runtime = _describe(plan, directory.path, servers, running, clock)
     directory.runtime_write(runtime.model_dump(mode="json"))
     shutdown.started()
     announce(runtime)
-    await wait_for_the_end(services, shutdown.wanted)
-
-
-async def _start_servers(
-    plan: Plan, data: Path, stack: AsyncExitStack, shutdown: Shutdown
-) -> Servers:
-    keeping = [s.name for s, _ in plan.services if {"store", "views"} & set(s.needs)]
-    match plan.topology.resources.store.engine:
-        case "postgres":
-            postgres = await stack.enter_async_context(run_postgres(data))
-            shutdown.owns(postgres)
-            stores = dict.fromkeys(keeping, postgres.dsn)
-        case "libsql":
-            stores = {name: f"libsql://{data / name}.db" for name in keeping}
-    nats = await stack.enter_async_context(run_nats(data))
-    shutdown.owns(nats)
-    return Servers(nats.url, stores)
-
-
-@asynccontextmanager
-async def _open_bus(url: str, *, name: str) -> AsyncIterator[Bus]:
-    """Yield a bus that serves here and over NATS, and calls what is here without a detour."""
-    remote = NatsBus(url, name=name)
-    try:
-        await remote.start()
-        yield RoutedBus(LocalBus(), remote)
-    finally:
-        # It would let requests finish for longer than we have; their services ended before it.
-        with suppress(TimeoutError):
-            async with asyncio.timeout(BUS_STOP_TIMEOUT_S):
-                await remote.stop()
+    await wait_for_the_end(hosted, shutdown.wanted)
 
 
 def _host(plan: Plan, servers: Servers, bus: Bus, clock: Clock) -> list[HostedService]:

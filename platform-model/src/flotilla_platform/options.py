@@ -22,6 +22,12 @@ TopologyOption = Annotated[
         "--topology", "-t", envvar="FLOTILLA_TOPOLOGY", help="Which one: see `flotilla topologies`."
     ),
 ]
+DeployableArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="DEPLOYABLE", help="Which part of the topology this process is.", show_default=False
+    ),
+]
 DataOption = Annotated[
     Path | None,
     typer.Option(

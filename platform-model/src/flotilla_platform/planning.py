@@ -9,7 +9,7 @@ from pathlib import Path
 from flotilla.service import Compose, HttpBinding
 from flotilla_platform.exit_codes import ExitCode, Failure
 from flotilla_platform.loading import Mistake, ModelInvalid, Position, did_you_mean, suggest
-from flotilla_platform.model import Layout, Platform, Service
+from flotilla_platform.model import Layout, Need, Placed, Platform, Service
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +50,66 @@ def find_topology(platform: Platform, name: str) -> Layout:
     return topology
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What one process of a topology runs, and what there is in the others."""
+
+    topology: Layout
+    deployable: Placed
+    services: tuple[tuple[Service, Compose], ...]
+    everywhere: tuple[Service, ...]
+    """All services of the topology, this process's included."""
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        """Return what its services need, together."""
+        return frozenset(need for service, _ in self.services for need in service.needs)
+
+    @property
+    def logs(self) -> tuple[str, ...]:
+        """Return the services that publish a log, wherever they run."""
+        return tuple(service.name for service in self.everywhere if service.log is not None)
+
+    @property
+    def keeping(self) -> tuple[str, ...]:
+        """Return the services that keep something in the store, wherever they run."""
+        return tuple(s.name for s in self.everywhere if {"store", "views"} & set(s.needs))
+
+
+def make_part(platform: Platform, topology: Layout, name: str) -> Part:
+    """Return what the deployable `name` of `topology` runs, with its services imported.
+
+    Raises:
+        ModelInvalid: an entrypoint leads nowhere.
+        Failure: there is no such deployable, or it cannot run beside others.
+
+    """
+    deployable = next((d for d in topology.deployables if d.name == name), None)
+    if deployable is None:
+        known = [deployable.name for deployable in topology.deployables]
+        raise Failure(
+            ExitCode.USAGE,
+            f"the topology {topology.name!r} has no deployable {name!r}: {suggest(name, known)}",
+        )
+    if topology.resources.store.engine == "libsql":
+        raise Failure(
+            ExitCode.USAGE,
+            f"the topology {topology.name!r} keeps libSQL files of its own, which belong to one "
+            f"process: run it with `flotilla up --topology {topology.name}`",
+        )
+    everywhere = tuple(platform.services[name] for name in topology.services)
+    return Part(topology, deployable, _load(platform, deployable), everywhere)
+
+
+def _load(platform: Platform, deployable: Placed) -> tuple[tuple[Service, Compose], ...]:
+    """Return the services of a deployable, imported, in the order in which they start."""
+    services = [platform.services[name] for name in deployable.services]
+    ordered = sorted(services, key=lambda service: "http" in service.needs)
+    return tuple(
+        (s, _import(s.entrypoint, platform.at("service", s.name, "entrypoint"))) for s in ordered
+    )
+
+
 def make_plan(platform: Platform, topology: Layout, data: Path, http: HttpBinding) -> Plan:
     """Return what the one deployable of `topology` runs, with its services imported.
 
@@ -61,20 +121,20 @@ def make_plan(platform: Platform, topology: Layout, data: Path, http: HttpBindin
     if topology.kind != "one-process":
         raise Failure(
             ExitCode.USAGE,
-            f"`flotilla up` runs topologies of one process, and {topology.name!r} is of the kind "
-            f"{topology.kind!r}",
+            f"{topology.name!r} is of the kind {topology.kind!r}, which `flotilla up` does not run:"
+            " its deployables are started by what runs its containers",
         )
+    check_data(data)
+    return Plan(topology, data, http, _load(platform, topology.deployables[0]))
+
+
+def check_data(data: Path) -> None:
+    """Refuse a data directory that cannot be part of a store's URL: raises `Failure`."""
     if set(str(data.resolve())) & set("?#"):
         raise Failure(
             ExitCode.DATA_DIRECTORY,
             f"{data.resolve()} has a ? or # in its name: choose another directory with --data",
         )
-    services = [platform.services[name] for name in topology.deployables[0].services]
-    ordered = sorted(services, key=lambda service: "http" in service.needs)
-    loaded = tuple(
-        (s, _import(s.entrypoint, platform.at("service", s.name, "entrypoint"))) for s in ordered
-    )
-    return Plan(topology, data, http, loaded)
 
 
 def check_port(http: HttpBinding) -> None:

@@ -1,11 +1,37 @@
 """What a running fleet tells other processes of itself: `runtime.json` in its data directory."""
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
 from flotilla.embedded import runtime_read
 from flotilla_platform.exit_codes import ExitCode, Failure
+
+
+class ProcessState(BaseModel):
+    """One process of a fleet of several: a replica of a deployable."""
+
+    model_config = ConfigDict(frozen=True)
+
+    deployable: str
+    replica: int
+    """From 1 on."""
+    state: Literal["starting", "running", "backing-off", "stopping"]
+    since: AwareDatetime
+    pid: int | None
+    """None while none runs."""
+    admin: str | None
+    """Where its `/healthz`, `/readyz` and `/metrics` are; None until it serves."""
+    restarts: int = 0
+    """How often it was started again."""
+    last_exit: int | None = None
+    """With which status it ended last by itself; -n: by the signal n."""
+
+    @property
+    def name(self) -> str:
+        """Return what it is called in logs: `<deployable>/<replica>`."""
+        return f"{self.deployable}/{self.replica}"
 
 
 class Runtime(BaseModel):
@@ -30,6 +56,22 @@ class Runtime(BaseModel):
     read_models: dict[str, str] = {}
     """Where the projections of these services are described: a module and the function in it."""
     started_at: AwareDatetime
+    processes: tuple[ProcessState, ...] = ()
+    """The processes of its deployables; empty where the whole fleet is one process."""
+
+
+class Serving(BaseModel):
+    """What `flotilla serve --json` says of itself once it serves. Programs may rely on the names."""
+
+    model_config = ConfigDict(frozen=True)
+
+    deployable: str
+    topology: str
+    pid: int
+    admin: str
+    """Where `/healthz`, `/readyz` and `/metrics` of this process are."""
+    api: str | None
+    """Where its service that listens does; None when none does."""
 
 
 def find_running(data: Path) -> Runtime:

@@ -58,6 +58,16 @@ def show_status(status: Status) -> RenderableType:
     broker = Text(f"broker {status.broker}: ").append(
         *(("reachable", "green") if status.broker_reachable else ("unreachable", "red"))
     )
+    processes = table_of("process", "state", "pid", "restarts", "last exit", "admin pages")
+    for process in status.processes:
+        processes.add_row(
+            process.name,
+            Text(process.state, style="" if process.state == "running" else "red"),
+            str(process.pid or ""),
+            str(process.restarts),
+            "" if process.last_exit is None else str(process.last_exit),
+            process.admin or "",
+        )
     logs = table_of("log", "committed", "offset", "waiting", "oldest waiting s", "stream sequence")
     for log in status.logs:
         sequence = log.stream_last_sequence
@@ -84,7 +94,7 @@ def show_status(status: Status) -> RenderableType:
         if status.healthy
         else Text("\n".join(f"✗ {problem}" for problem in status.problems), style="red")
     )
-    parts: list[RenderableType] = [head, broker, logs]
+    parts: list[RenderableType] = [head, broker, *([processes] if status.processes else []), logs]
     parts += [projections] if status.projections else [Text("no projection has begun")]
     return Group(*parts, verdict)
 

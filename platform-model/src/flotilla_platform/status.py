@@ -25,7 +25,7 @@ from flotilla.stores import ServiceStore, open_leases, open_store, open_views
 from flotilla_contracts.wire import event_stream, projection_lease, relay_lease
 from flotilla_platform.limits import LAG_MAX_S
 from flotilla_platform.model import OPERATOR
-from flotilla_platform.runtime import Runtime
+from flotilla_platform.runtime import ProcessState, Runtime
 from flotilla_platform.standing import ProjectionRow, projection_row, wholes, with_parked
 
 MISMATCH_MAX_S = 3.0
@@ -76,11 +76,13 @@ class Status(BaseModel):
     """Why it is not healthy, in words."""
     logs: tuple[LogRow, ...]
     projections: tuple[ProjectionRow, ...]
+    processes: tuple[ProcessState, ...] = ()
+    """The processes of the fleet; empty where it is one."""
 
 
 async def read_status(runtime: Runtime, clock: Clock, *, lag_max_s: float = LAG_MAX_S) -> Status:
     """Return where the fleet is now. What cannot be read becomes a problem, not an error."""
-    problems: list[str] = []
+    problems = [_not_running(each) for each in runtime.processes if each.state != "running"]
     sequences = await read_sequences(runtime)
     if sequences is None:
         problems.append(f"the broker at {runtime.nats_url} does not answer")
@@ -115,7 +117,13 @@ async def read_status(runtime: Runtime, clock: Clock, *, lag_max_s: float = LAG_
         problems=tuple(problems),
         logs=rows,
         projections=projections,
+        processes=runtime.processes,
     )
+
+
+def _not_running(process: ProcessState) -> str:
+    ended = "" if process.last_exit is None else f"; it ended with status {process.last_exit}"
+    return f"the process {process.name} is {process.state}, not running{ended}"
 
 
 async def _read_projections(

@@ -30,7 +30,8 @@ from svc_web_bff.openapi_parts import (
     ref,
 )
 
-PATH = Path(__file__).parents[3] / "contracts" / "openapi.json"
+PATH = Path(*Path(__file__).parts[:-4], "contracts", "openapi.json")
+"""The generated file of a checkout; an installed package may lie too high for one."""
 ASSETS = files("svc_web_bff") / "assets"
 CURE = "python -m svc_web_bff.openapi"
 

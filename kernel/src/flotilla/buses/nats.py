@@ -94,21 +94,36 @@ class NatsBus:
         """Connect. Raises `Unavailable` when there is no server."""
         self._client = await self._broker.connect()
 
-    async def stop(self) -> None:
-        """Take no new requests, finish those that were taken, disconnect; all in bounded time.
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a broker now."""
+        return self._client is not None and self._client.is_connected
 
-        A stopped bus is not started again.
+    async def drain(self, timeout_s: float = DRAIN_TIMEOUT_S) -> None:
+        """Take no new requests, and finish those that were taken, in `timeout_s` at most.
+
+        For whoever is about to stop what answers them: other servers of the subjects get what comes
+        from now on. Requests of this process's own still go out. A drained bus serves nothing again.
         """
+        subscribers, self._subscribers = self._subscribers, []
         try:
-            async with asyncio.timeout(DRAIN_TIMEOUT_S):
-                await asyncio.gather(*(_unsubscribe(each) for each in self._subscribers))
+            async with asyncio.timeout(timeout_s):
+                await asyncio.gather(*(_unsubscribe(each) for each in subscribers))
                 if self._unanswered:
                     await asyncio.wait(self._unanswered)
-        except (OSError, nats.errors.Error) as error:  # a TimeoutError is an OSError
-            log.warning("bus.stop_incomplete", left=len(self._unanswered), error=repr(error))
+                await self._connected().flush()
+        except (OSError, nats.errors.Error, Unavailable) as error:  # a TimeoutError is an OSError
+            log.warning("bus.drain_incomplete", left=len(self._unanswered), error=repr(error))
         finally:
             for task in self._unanswered:
                 task.cancel()
+
+    async def stop(self) -> None:
+        """Drain, and disconnect; all in bounded time. A stopped bus is not started again."""
+        try:
+            if self._subscribers or self._unanswered:
+                await self.drain()
+        finally:
             await self._broker.stop()
             self._client = None
 
@@ -173,7 +188,7 @@ class NatsBus:
 
     def _connected(self) -> Client:
         """Return the connection; a request that waited in its buffer would be executed too late."""
-        if self._client is None or not self._client.is_connected:
+        if self._client is None or not self.is_connected:
             raise Unavailable("not connected to NATS")
         return self._client
 

@@ -226,7 +226,7 @@ async def spawn(
             user=account and account.uid,
             group=account and account.gid,
             extra_groups=account and (),
-            preexec_fn=_death_signal(die_with_us),  # after the user changed, which would clear it
+            preexec_fn=death_signal(die_with_us),  # after the user changed, which would clear it
         )
     except OSError as error:
         raise EmbeddedError(
@@ -283,8 +283,11 @@ def _read_pid(pid_file: Path) -> int:
     return 0
 
 
-def _death_signal(number: signal.Signals) -> Callable[[], None] | None:
-    """Prepare what the child does between fork and exec, so that it only makes two system calls."""
+def death_signal(number: signal.Signals) -> Callable[[], None] | None:
+    """Return what a child does between fork and exec, so that it gets `number` when we die (Linux).
+
+    For `preexec_fn`: two system calls, prepared here. See `spawn` for which thread may fork.
+    """
     if sys.platform != "linux":
         return None  # elsewhere, stop_leftover at the next start is what there is
     prctl = ctypes.CDLL(None).prctl

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from typing import Protocol
 
 from flotilla.clock import Clock
+from flotilla.due import DueStore
 from flotilla.lease import LeaseStore
 from flotilla.outbox import Outbox
 from flotilla.projection import Projection, ViewStore
@@ -18,8 +19,8 @@ from flotilla.shadow import ShadowStore
 from flotilla.store import EventStore
 
 
-class ServiceStore(EventStore, Outbox, Protocol):
-    """A service's events and their outbox: one database, one transaction."""
+class ServiceStore(EventStore, Outbox, DueStore, Protocol):
+    """A service's events, their outbox and what is due: one database, one transaction."""
 
     flights_max: int
     """How many commits at a time are worth having in flight (see `GroupCommitter`)."""

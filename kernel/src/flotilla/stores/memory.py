@@ -3,10 +3,12 @@
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from itertools import islice
 from typing import ClassVar
 
 from flotilla.clock import Clock, SystemClock
+from flotilla.due import Claimed, Due
 from flotilla.errors import Corrupt, Rejected
 from flotilla.lease import Lease
 from flotilla.outbox import (
@@ -38,6 +40,8 @@ from flotilla.store import (
     StreamId,
     Unit,
     Version,
+    Wake,
+    aggregate_of,
 )
 from flotilla.stores.memory_leases import MemoryLeases
 from flotilla.stores.storable import check_json, check_storable
@@ -66,6 +70,7 @@ class MemoryStore:
         self._outbox: list[OutboxEntry] = []
         self._pruned: set[int] = set()
         self._readers: dict[str, tuple[Offset, float]] = {}
+        self._due: dict[StreamId, tuple[datetime, datetime]] = {}
 
     @classmethod
     def named(cls, url: str, *, service: str) -> "MemoryStore":
@@ -112,6 +117,18 @@ class MemoryStore:
         for claim in expired:
             del self._replies[claim]
         return len(expired)
+
+    async def claim(self, aggregate: str, *, limit: int, lease_s: float) -> Claimed:
+        """Hide up to `limit` streams that are due, and return them."""
+        now, hidden = self._clock.now(), timedelta(seconds=lease_s)
+        waiting = sorted(
+            (seen, s) for s, (_, seen) in self._due.items() if aggregate_of(s) == aggregate
+        )
+        ready = [stream for seen, stream in waiting if seen <= now][:limit]
+        due = [Due(stream, self._due[stream][0]) for stream in ready]
+        self._due |= {d.stream: (d.at, now + hidden) for d in due}
+        after = waiting[len(ready)][0] if len(waiting) > len(ready) else None
+        return Claimed(now, due, None if after is None else (after - now).total_seconds())
 
     async def pending(self, *, limit: int, but: Sequence[int] = ()) -> Sequence[OutboxEntry]:
         """Return up to `limit` entries without an offset, by position, but not those of `but`."""
@@ -222,9 +239,16 @@ class MemoryStore:
                 self._append(append.stream, event)
             if append.snapshot:
                 self._snapshots[append.stream] = append.snapshot
+            if append.wake:
+                self._wake(append.stream, append.wake)
         if unit.record:
             self._remember(unit.record)
         return Committed()
+
+    def _wake(self, stream: StreamId, wake: Wake) -> None:
+        self._due.pop(stream, None)
+        if wake.at:
+            self._due[stream] = (wake.at, wake.at)
 
     def _version(self, stream: StreamId) -> Version:
         return Version(len(self._streams.get(stream, ())))

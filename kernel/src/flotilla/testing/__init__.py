@@ -4,6 +4,7 @@ A port ships a behaviour suite here; an adapter's test is a subclass that says h
 one. Nothing in a suite skips.
 """
 
+from flotilla.testing.due import DueStoreContract
 from flotilla.testing.lease import LeaseStoreContract
 from flotilla.testing.outbox import OutboxContract
 from flotilla.testing.parking import ParkingContract
@@ -14,6 +15,7 @@ from flotilla.testing.views import ViewStoreContract
 from flotilla.testing.worlds import ManualClock, SteppedClock, eventually, new_event
 
 __all__ = [
+    "DueStoreContract",
     "EventStoreContract",
     "LeaseStoreContract",
     "ManualClock",

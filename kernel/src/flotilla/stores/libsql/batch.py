@@ -29,8 +29,10 @@ from flotilla.store import (
     StreamId,
     Unit,
     Version,
+    Wake,
 )
 from flotilla.stores.libsql.connection import Connection, Refused, read_sql
+from flotilla.stores.libsql.due import write_wakes
 from flotilla.stores.libsql.rows import claims_json, reply
 from flotilla.stores.storable import Unstorable, check_storable
 
@@ -50,6 +52,7 @@ class Settled:
     events: list[tuple[object, ...]] = field(default_factory=list)
     aggregates: list[tuple[object, ...]] = field(default_factory=list)
     records: list[tuple[object, ...]] = field(default_factory=list)
+    wakes: dict[StreamId, Wake] = field(default_factory=dict)
 
 
 def commit_batch(
@@ -96,6 +99,8 @@ def settle(
             settled.events += _event_rows(append)
             if append.events or append.snapshot:
                 settled.aggregates.append(_aggregate_row(append))
+            if append.wake:
+                settled.wakes[append.stream] = append.wake
         if unit.record:
             claim, ttl_s = unit.record.claim, unit.record.ttl_s
             stored = StoredReply(unit.record.fingerprint, unit.record.reply)
@@ -163,6 +168,8 @@ def _commit(
         connection.run(_MOVE_AGGREGATES, _json(settled.aggregates))
     if settled.records:
         connection.run(_ADD_RECORDS, _json(settled.records))
+    if settled.wakes:
+        write_wakes(connection, settled.wakes)
     return settled.outcomes
 
 

@@ -40,6 +40,7 @@ from flotilla.stores.libsql.connection import (
     open_read_only,
     read_sql,
 )
+from flotilla.stores.libsql.due import DUE_TABLE, LibsqlDue
 from flotilla.stores.libsql.leases import COMPONENT as LEASE
 from flotilla.stores.libsql.leases import TABLE as LEASE_TABLE
 from flotilla.stores.libsql.rows import claims_json, entry, log_event, recorded, reply
@@ -73,7 +74,7 @@ _SECOND_US = 1_000_000
 _LAST_OFFSET, _WAITING = map(read_sql, ("last_offset", "waiting"))
 
 
-class LibsqlStore:
+class LibsqlStore(LibsqlDue):
     """One service's events in a file. Open it with `LibsqlStore.open`."""
 
     flights_max: int = 1  # one writer a file: a second flush would only wait for the first
@@ -109,12 +110,14 @@ class LibsqlStore:
         if not migrate:
             async with open_read_only(url, lock_wait_s=lock_wait_s) as database:
                 await database.read(lambda c: check(c, COMPONENT, steps))
+                await database.read(lambda c: check(c, "due", [DUE_TABLE]))
                 yield cls(database, log=service, clock=clock)
             return
         async with open_database(url, lock_wait_s=lock_wait_s) as database:
             now_us = to_us(clock.now())
             await database.write(lambda c: migrate_schema(c, COMPONENT, steps, at_us=now_us))
             await database.write(lambda c: migrate_schema(c, LEASE, [LEASE_TABLE], at_us=now_us))
+            await database.write(lambda c: migrate_schema(c, "due", [DUE_TABLE], at_us=now_us))
             yield cls(database, log=service, clock=clock)
 
     async def load(

@@ -26,8 +26,9 @@ from flotilla.store import (
 from flotilla.stores.gather import Gather
 from flotilla.stores.migrations import read_migrations
 from flotilla.stores.postgres.connection import Connections, prepare, read_sql, schema_of
+from flotilla.stores.postgres.due import DUE_TABLE, PostgresDue, wakes
 from flotilla.stores.postgres.leases import COMPONENT, TABLE
-from flotilla.stores.postgres.outbox import OVERTAKEN, TORN_TRIES_MAX, PostgresOutbox
+from flotilla.stores.postgres.outbox import OVERTAKEN, TORN_TRIES_MAX
 from flotilla.stores.postgres.rows import LoadRequest, documents, loaded, recorded
 from flotilla.stores.rounds import Chain, plan_rounds
 from flotilla.stores.storable import Unstorable, check_storable, is_storable
@@ -36,6 +37,9 @@ CONNECTIONS_MAX = 8
 
 _COMMIT, _LOAD, _REPLIES, _FORGET = map(read_sql, ("commit", "load", "replies", "forget_expired"))
 _LOCKED = read_sql("locked")
+_VERDICT = "select case\n"
+_COMMIT_AND_WAKE = _COMMIT.replace(_VERDICT, read_sql("wake") + _VERDICT)
+"""A statement of its own: whoever wakes nothing pays nothing for it."""
 _READ = """
 select stream, version, event_id, type, payload, metadata, recorded_at from event
 where stream = $1 and version > $2 order by version limit $3
@@ -52,7 +56,7 @@ _UNSTORABLE = (
 """The database refuses what is in a unit. Anything else is about the database, or a bug."""
 
 
-class PostgresStore(PostgresOutbox):
+class PostgresStore(PostgresDue):
     """One service's events on Postgres. Open it with `PostgresStore.open`."""
 
     flights_max: int = 2
@@ -72,6 +76,7 @@ class PostgresStore(PostgresOutbox):
             await prepare(connections, "event_store", steps, schema=schema, write=migrate)
             if migrate:  # `record` looks at the lease on the log
                 await prepare(connections, COMPONENT, [TABLE], schema=schema, write=True)
+            await prepare(connections, "due", [DUE_TABLE], schema=schema, write=migrate)
             yield cls(connections, log=service)
         finally:
             await connections.close()
@@ -203,10 +208,12 @@ class PostgresStore(PostgresOutbox):
         self, units: Sequence[Unit], chains: Sequence[Chain]
     ) -> set[int] | None:
         """Return which chains could not commit; None when others were always faster."""
-        rows = documents(units, chains)
+        rows = [self._log, *documents(units, chains)]
+        woken = wakes(units, chains)
+        statement = (_COMMIT_AND_WAKE, *rows, woken) if woken else (_COMMIT, *rows)
         for _ in range(TORN_TRIES_MAX):
             try:
-                [row] = await self._fetch(_COMMIT, self._log, *rows)
+                [row] = await self._fetch(*statement)
             except asyncpg.PostgresError as error:
                 if error.sqlstate not in OVERTAKEN:
                     raise

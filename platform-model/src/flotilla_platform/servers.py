@@ -1,0 +1,45 @@
+"""The servers that a topology brings along, for as long as its process lives."""
+
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from flotilla.embedded import run_nats, run_postgres
+from flotilla_platform.model import Layout, Service
+from flotilla_platform.shutdown import Shutdown
+
+
+@dataclass(frozen=True, slots=True)
+class Servers:
+    """Where what the topology binds can be reached."""
+
+    nats_url: str
+    stores: dict[str, str]
+    """The URL of each store, by the service that keeps something in it."""
+
+
+async def start_servers(
+    topology: Layout,
+    services: Sequence[Service],
+    data: Path,
+    stack: AsyncExitStack,
+    shutdown: Shutdown,
+) -> Servers:
+    """Start the servers of `topology` in `data`; `stack` ends them.
+
+    Raises:
+        EmbeddedError: one is missing, or does not start.
+
+    """
+    keeping = [service.name for service in services if {"store", "views"} & set(service.needs)]
+    match topology.resources.store.engine:
+        case "postgres":
+            postgres = await stack.enter_async_context(run_postgres(data))
+            shutdown.owns(postgres)
+            stores = dict.fromkeys(keeping, postgres.dsn)
+        case "libsql":
+            stores = {name: f"libsql://{data / name}.db" for name in keeping}
+    nats = await stack.enter_async_context(run_nats(data))
+    shutdown.owns(nats)
+    return Servers(nats.url, stores)
