@@ -548,7 +548,7 @@ async def test_several_processes_migrate_at_once(postgres_server: PostgresServer
             "select component, version from schema_migration order by 1, 2"
         )
     steps = [("event_store", s.version) for s in read_migrations("flotilla.stores.postgres")]
-    others = [(name, 1) for name in ("heartbeat", "parking", "views")]
+    others = [(name, 1) for name in ("heartbeat", "lease", "parking", "views")]
     assert [("due", 1), *steps, *others] == [tuple(r) for r in applied]
 
 

@@ -196,7 +196,7 @@ def generate(platform: Platform) -> Artifacts:
     found[f"nats/{PASSWORDS}.example"] = (
         comment(
             f"{NOTICE}\nBeside nats-server.conf as {PASSWORDS}, readable for the server alone. Hashes"
-            " are made by `nats server passwd`;\nquotes are needed. A password that is no hash works too."
+            " are made by `nats server passwd`;\nquotes are needed. Plain ones work too."
         )
         + f"{template}\n"
     )
