@@ -70,6 +70,7 @@ check: $(READY)  ## Format, lint, strict types, import contracts, generated file
 	@$(RUN)/python -m flotilla_contracts.compatibility
 	@$(RUN)/python -m svc_web_bff.openapi --check
 	@$(RUN)/flotilla model schema --check
+	@$(RUN)/flotilla model generate --check
 	@$(RUN)/flotilla model check
 
 format: $(READY)  ## Format and mend what can be mended.
@@ -80,6 +81,7 @@ generate: $(READY)  ## Write the generated contract files and schemas of the mod
 	@$(RUN)/python -m flotilla_contracts.generate
 	@$(RUN)/python -m svc_web_bff.openapi
 	@$(RUN)/flotilla model schema --write
+	@$(RUN)/flotilla model generate --write
 
 SEEDS ?= 10000
 .PHONY: simulate test-worlds

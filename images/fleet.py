@@ -3,19 +3,22 @@
 import secrets
 from pathlib import Path
 
+from flotilla_platform.generating.compose import SUPERUSER_PASSWORD
+from flotilla_platform.generating.nats import PASSWORDS as NATS_PASSWORDS
+from flotilla_platform.generating.nats import accounts
+from flotilla_platform.generating.postgres import roles
+from flotilla_platform.generating.running import DATABASE, NATS_URL, STORE_URL
+from flotilla_platform.model import OPERATOR
+from flotilla_platform.reading import read_platform
 from images.settings import ROOT
 from images.shell import run, step
 
+PASSWORDS = f"nats-{NATS_PASSWORDS}"
 COMPOSE = ROOT / "deploy/compose/compose.yaml"
 HEALTHY_MAX_S = 180
 STOP_MAX_S = 120.0
-_NATS = """\
-server_name: nats
-port: 4222
-http: "127.0.0.1:8222"
-jetstream { store_dir: /data }
-authorization { user: flotilla, password: "%s" }
-"""
+SECRETS = ROOT / ".flotilla/compose"
+"""Where the compose file looks, unless it is told otherwise."""
 
 
 def up(host: str) -> None:
@@ -24,7 +27,7 @@ def up(host: str) -> None:
     Raises:
         Unable: one is not, within three minutes; its name and the end of its log are told.
     """
-    write_secrets(COMPOSE.parent / "secrets")
+    write_secrets(SECRETS)
     with step("the fleet is healthy"):
         _compose(
             *(host, "up", "--detach", "--wait", "--wait-timeout", str(HEALTHY_MAX_S)),
@@ -41,16 +44,22 @@ def down(host: str) -> None:
 
 def write_secrets(folder: Path) -> None:
     """Make up the passwords of a fleet, once; those that are there stay."""
-    folder.mkdir(mode=0o700, exist_ok=True)
-    if (folder / "nats.conf").exists():
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if (folder / PASSWORDS).exists():
         return
-    postgres, nats = secrets.token_urlsafe(24), secrets.token_urlsafe(24)
-    for name, content in {
-        "postgres-password": postgres,
-        "store-url": f"postgresql://flotilla:{postgres}@postgres:5432/flotilla",
-        "nats-url": f"nats://flotilla:{nats}@nats:4222",
-        "nats.conf": _NATS % nats,
-    }.items():
+    platform = read_platform(ROOT / "platform-model")
+    files = {SUPERUSER_PASSWORD: secrets.token_urlsafe(24)}
+    words = {account: secrets.token_urlsafe(24) for account in accounts(platform)}
+    for account, word in words.items():
+        if account.name != OPERATOR:
+            files[f"{account.name}-{NATS_URL}"] = f"nats://{account.name}:{word}@nats:4222"
+    for one in roles(platform):
+        word = files[f"postgres-{one.name}"] = secrets.token_urlsafe(24)
+        place = f"postgres:5432/{DATABASE}"
+        files[f"{one.name}-{STORE_URL}"] = f"postgresql://{one.role}:{word}@{place}"
+    files[f"postgres-{OPERATOR}"] = secrets.token_urlsafe(24)
+    files[PASSWORDS] = "".join(f'{one.password}: "{word}"\n' for one, word in words.items())
+    for name, content in files.items():
         # Containers read them under users of their own; outside, the folder keeps others out.
         (folder / name).write_text(content)
         (folder / name).chmod(0o444)

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from flotilla_platform.generating.compose import secret_names
+from flotilla_platform.reading import read_platform
 from images import bill, context, stand_ins
 from images.fleet import write_secrets
 from images.seal import moment, seal
@@ -155,7 +157,10 @@ def test_passwords_are_made_up_once_and_closed_to_others(tmp_path: Path) -> None
     write_secrets(folder)
 
     assert first == {path.name: path.read_text() for path in folder.iterdir()}
-    assert first["postgres-password"] in first["store-url"]
+    assert first["postgres-counter"] in first["counter-store-url"]
+    assert first["counter-nats-url"].split(":")[2].split("@")[0] in first["nats-passwords.conf"]
+    wanted = read_platform(ROOT / "platform-model")
+    assert first.keys() == set(secret_names(wanted, wanted.layouts["compose"]))
     assert folder.stat().st_mode & 0o077 == 0
 
 

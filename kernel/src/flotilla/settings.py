@@ -29,7 +29,7 @@ class StartRefused(Exception):
 class ServiceSettings(BaseSettings):
     """Checked together, frozen. Subclasses set `env_prefix` and write units into names."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     @classmethod
     def read(cls) -> Self:

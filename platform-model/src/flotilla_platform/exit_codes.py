@@ -37,6 +37,7 @@ class ExitCode(IntEnum):
     REFUSED = 15, "the projection cannot do that, or somebody else is doing it now"
     SETTING_INVALID = 16, "an environment variable is missing, unknown or malformed: each is named"
     TOPOLOGY_INVALID = 20, "a topology of the model cannot be run (`flotilla model check`)"
+    ARTIFACTS_STALE = 30, "deploy/ is not what the model says (`flotilla model generate`)"
     SECRET_REFUSED = 40, "a secret, a secret file or a key is refused: the line ends with a code"
     SECRETS_UNSAFE = (
         41,

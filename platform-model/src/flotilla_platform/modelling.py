@@ -9,6 +9,7 @@ from rich.text import Text
 
 from flotilla_platform.answering import finish
 from flotilla_platform.exit_codes import ExitCode, Failure
+from flotilla_platform.generate_command import GENERATE_EXAMPLES, generate
 from flotilla_platform.loading import suggest
 from flotilla_platform.model import KINDS, Platform
 from flotilla_platform.options import DebugOption, JsonOption, ModelOption
@@ -63,6 +64,7 @@ def model_app(examples: Callable[..., str]) -> typer.Typer:
     app.command(epilog=examples(*CHECK_EXAMPLES) + "\n\n" + _STATUSES)(check)
     app.command(epilog=examples(*SHOW_EXAMPLES))(show)
     app.command(epilog=examples(*SCHEMA_EXAMPLES))(schema)
+    app.command(epilog=examples(*GENERATE_EXAMPLES))(generate)
     return app
 
 

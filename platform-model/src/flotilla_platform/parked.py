@@ -20,6 +20,7 @@ from flotilla.stores import open_views
 from flotilla_contracts.parked import RetriedReply, RetryParked, retry_subject
 from flotilla_platform.exit_codes import ExitCode, Failure
 from flotilla_platform.history import data_of
+from flotilla_platform.model import OPERATOR
 from flotilla_platform.runtime import Runtime
 
 ALL = 1_000_000
@@ -125,7 +126,7 @@ async def retry_parked(runtime: Runtime, projection: str, key: str | None) -> Re
         raise _nothing(projection, key, None)
     from flotilla.buses.nats import NatsBus  # noqa: PLC0415 - brings FastStream, and only retry asks
 
-    async with NatsBus(runtime.nats_url, name="flotilla-parked") as bus:
+    async with NatsBus(runtime.nats_url, name=OPERATOR) as bus:
         return Retried(keys=tuple([await _retry(bus, *which) for which in keys]))
 
 

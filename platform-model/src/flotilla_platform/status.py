@@ -17,12 +17,14 @@ from pydantic import BaseModel, ConfigDict
 from flotilla.clock import Clock
 from flotilla.errors import KernelError, Unavailable
 from flotilla.lease import LeaseStatus
+from flotilla.nats import inbox_prefix
 from flotilla.outbox import LogStatus
 from flotilla.parked import parked_counts
 from flotilla.replica import LEADERLESS_MAX_S, Led, led
 from flotilla.stores import ServiceStore, open_leases, open_store, open_views
 from flotilla_contracts.wire import event_stream, projection_lease, relay_lease
 from flotilla_platform.limits import LAG_MAX_S
+from flotilla_platform.model import OPERATOR
 from flotilla_platform.runtime import ProcessState, Runtime
 from flotilla_platform.standing import ProjectionRow, projection_row, wholes, with_parked
 
@@ -239,7 +241,11 @@ async def read_sequences(runtime: Runtime) -> dict[str, int] | None:
     try:
         async with asyncio.timeout(_BROKER_TIMEOUT_S):
             await client.connect(
-                runtime.nats_url, error_cb=_quiet, allow_reconnect=False, connect_timeout=1
+                runtime.nats_url,
+                error_cb=_quiet,
+                allow_reconnect=False,
+                connect_timeout=1,
+                inbox_prefix=inbox_prefix(OPERATOR),
             )
             jetstream = client.jetstream(timeout=_BROKER_TIMEOUT_S)
             for name in runtime.logs:

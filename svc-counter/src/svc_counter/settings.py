@@ -23,6 +23,7 @@ class Settings(ServiceSettings):
     idempotency_ttl_s: Annotated[int, Field(ge=60)] = 24 * 3600
     """How long a key is remembered. Longer than any client keeps retrying."""
     snapshot_every_events: Annotated[int, Field(ge=1, le=10_000)] = 100
+    """How many events a counter is folded from at most, before its state is kept beside them."""
 
     @model_validator(mode="after")
     def _bounds_leave_room(self) -> Self:

@@ -15,6 +15,7 @@ class Settings(ServiceSettings):
     model_config = SettingsConfigDict(env_prefix="FLOTILLA_OUTBOX_RELAY_")
 
     batch_messages_max: Annotated[int, Field(ge=1, le=BATCH_MESSAGES_MAX)] = BATCH_MESSAGES_MAX
+    """How many messages an atomic batch has at most."""
     poll_min_s: Annotated[float, Field(gt=0, le=10)] = 0.02
     """How soon to look again after there was work. A ring of the doorbell comes before."""
     poll_max_s: Annotated[float, Field(gt=0, le=60)] = 1.0

@@ -34,7 +34,7 @@ def read_stream(nats_url: str, log: str) -> Source:
     """Return a log as JetStream has it."""
 
     async def read(after: Offset, upto: Offset) -> AsyncGenerator[Sequence[LogEvent]]:
-        async with connected(nats_url, name="flotilla-rebuild") as nats:
+        async with connected(nats_url, name="operator") as nats:
             reader = LogReader(nats, log, batch_events_max=BATCH_EVENTS_MAX)
             last, quiet = after, 0
             async with aclosing(reader.batches(after=after)) as batches:

@@ -18,6 +18,7 @@ class Settings(ServiceSettings):
     model_config = SettingsConfigDict(env_prefix="FLOTILLA_PROJECTOR_")
 
     batch_events_max: Annotated[int, Field(ge=1, le=10_000)] = BATCH_EVENTS_MAX
+    """How many events are folded in one transaction at most."""
     wait_max_s: Annotated[float, Field(gt=0, le=30)] = 3.0
     """How long a query waits at most for the view to reach a consistency token."""
     parked_max: Annotated[int, Field(ge=0, le=1_000_000)] = PARKED_MAX

@@ -37,6 +37,12 @@ class Requests(Part):
     memory_limit_mib: Annotated[
         int, Field(ge=16, description="With more it is killed.", examples=[256])
     ] = 256
+    pids_limit: Annotated[
+        int,
+        Field(
+            ge=8, le=4096, description="How many threads and processes it may have.", examples=[128]
+        ),
+    ] = 128
 
 
 class Disruption(Part):
@@ -64,8 +70,8 @@ class Deployable(Part):
         str | None,
         Field(
             pattern=r"^[a-z0-9]+([._/-][a-z0-9]+)*$",
-            description="The name of its image without registry and tag; null: flotilla-<name>.",
-            examples=["flotilla-counter"],
+            description="The name of its image without registry and tag; null: flotilla/<name>.",
+            examples=["flotilla/counter"],
         ),
     ] = None
     http_port: Annotated[
@@ -96,7 +102,7 @@ class Deployable(Part):
     @property
     def image_name(self) -> str:
         """Return the name of its image, without registry and tag."""
-        return self.image or f"flotilla-{self.name}"
+        return self.image or f"flotilla/{self.name}"
 
     @property
     def may_be_replicated(self) -> bool:

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from flotilla_platform.model.deployable import Requests
 from flotilla_platform.model.part import Name, OwnName, Part, Port, Summary
 
 Engine = Literal["libsql", "postgres", "nats"]
@@ -44,6 +45,26 @@ class Resource(Part):
             examples=[5432],
         ),
     ] = None
+    image: Annotated[
+        str | None,
+        Field(
+            pattern=r"^[a-z0-9]+([._/-][a-z0-9]+)*:[A-Za-z0-9_][A-Za-z0-9_.-]*$",
+            max_length=200,
+            description="The image and tag of its container; null: it is in no container.",
+            examples=["postgres:18"],
+        ),
+    ] = None
+    requests: Annotated[
+        Requests | None,
+        Field(
+            description="What its container is given; null: it is in none.",
+            examples=["{ cpu_request_millis: 250, memory_limit_mib: 1024 }"],
+        ),
+    ] = None
+    stop_timeout_s: Annotated[
+        int,
+        Field(ge=1, le=600, description="From being asked to stop to SIGKILL.", examples=[60]),
+    ] = 30
     limits: Annotated[Limits, Field(examples=["{ max_connections: 100 }"])] = Limits()
     secrets: Annotated[
         tuple[Annotated[Name, Field(examples=["postgres-password"])], ...],

@@ -152,6 +152,14 @@ class Service(Part):
             examples=["svc_projector.read_models:read_models"],
         ),
     ] = None
+    settings: Annotated[
+        Entrypoint | None,
+        Field(
+            description="The module and the class in it with its settings"
+            " (`flotilla.settings.ServiceSettings`).",
+            examples=["svc_counter.settings:Settings"],
+        ),
+    ] = None
     slo: Annotated[Slo | None, Field(examples=["{ availability_percent: 99.9 }"])] = None
     capabilities: Annotated[
         tuple[CapabilityRef, ...],
@@ -162,6 +170,11 @@ class Service(Part):
     def settings_prefix(self) -> str:
         """Return how the environment variables with its settings begin."""
         return f"FLOTILLA_{self.name.upper().replace('-', '_')}_"
+
+    @property
+    def connection_name(self) -> str:
+        """Return what its own connections to the broker are called: after its package."""
+        return self.entrypoint.split(":")[0].split(".")[0].replace("_", "-")
 
     @property
     def command_subjects(self) -> tuple[str, ...]:

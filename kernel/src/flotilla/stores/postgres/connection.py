@@ -171,8 +171,7 @@ async def prepare(
         await migrate(connections, schema, component, steps)
         return
     async with connections.use() as connection:
-        known = await connection.fetchval("select to_regclass('schema_migration') is not null")
-        require(component, steps, await _applied(connection, component) if known else [])
+        require(component, steps, await _applied(connection, component))
 
 
 async def migrate(
@@ -180,18 +179,40 @@ async def migrate(
 ) -> None:
     """Bring `component` in `schema` to the newest of `available`; safe from many processes at once.
 
+    What is up to date is only looked at, which whoever may read it may do: a schema is migrated by
+    its owner, and others work in it.
+
     Raises:
         Corrupt: see `flotilla.stores.migrations.plan`.
+        Unavailable: it has to be migrated, and is not ours to migrate (`schema-not-ours`).
 
     """
-    async with connections.use() as connection, connection.transaction():
+    async with connections.use() as connection:
+        if not plan(component, available, await _applied(connection, component)):
+            return
+        try:
+            await _migrate(connection, schema, component, available)
+        except asyncpg.InsufficientPrivilegeError as error:
+            raise Unavailable(
+                f"{component} in the schema {schema} has to be migrated, and that is not for this"
+                f" role to do: start the service that owns it ({error})",
+                code="schema-not-ours",
+            ) from error
+
+
+async def _migrate(
+    connection: asyncpg.Connection, schema: str, component: str, available: list[Migration]
+) -> None:
+    async with connection.transaction():
         await connection.execute("set local lock_timeout = '60s'; set local statement_timeout = 0")
         await connection.execute(
             "select set_config(name, '0', true) from pg_settings where name = $1",
             "transaction_timeout",
         )
         await connection.execute("select pg_advisory_xact_lock($1)", _MIGRATION_LOCK)
-        await connection.execute(f'create schema if not exists "{schema}"')
+        # Asking to create what is there takes a right that whoever owns it need not have.
+        if not await connection.fetchval("select to_regnamespace($1) is not null", f'"{schema}"'):
+            await connection.execute(f'create schema "{schema}"')
         await connection.execute(
             "create table if not exists schema_migration ("
             " component text not null, version integer not null, name text not null,"
@@ -217,6 +238,8 @@ async def _limit_transactions(connection: asyncpg.Connection, limit: str) -> Non
 
 
 async def _applied(connection: asyncpg.Connection, component: str) -> list[AppliedMigration]:
+    if not await connection.fetchval("select to_regclass('schema_migration') is not null"):
+        return []
     rows = await connection.fetch(
         "select version, checksum from schema_migration where component = $1", component
     )
