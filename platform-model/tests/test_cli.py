@@ -67,6 +67,7 @@ def test_exit_statuses_never_change() -> None:
         "DIFFERENT": 13,
         "EVENT_REFUSED": 14,
         "REFUSED": 15,
+        "TOPOLOGY_INVALID": 20,
         "INTERRUPTED": 130,
     }
 

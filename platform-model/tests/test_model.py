@@ -1,5 +1,6 @@
 """The model: what is shipped is right; every mistake is named where it stands, with its cure."""
 
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 
 from flotilla_platform import reading
 from flotilla_platform.loading import ModelInvalid
+from flotilla_platform.model import KINDS
 from flotilla_platform.reading import find_model, read_platform
 
 SERVICE = """\
@@ -158,6 +160,13 @@ def test_a_wheel_carries_the_model_beside_the_code(
                 "rename the file to counters.yaml"
             ),
         ),
+        ("log: counter", f"log: {'9' * 5000}", "4:6: log: at most 40 characters are"),
+        (
+            "log: counter",
+            "log: 0.5",
+            "4:6: log: a text is expected, not 0.5; write for example `counter`",
+        ),
+        ("Counts.", '"\\ud800 {x}"', "1:1: this: Invalid JSON"),
         (SERVICE, "", "1:1: the file is empty; start with `name: …`"),
         (SERVICE, "- a\n", "1:1: this: keys with values are expected, not"),
         (SERVICE, "a: &a [*a]\n", ": this is nested too deeply; write it out flat"),
@@ -281,7 +290,7 @@ def test_all_mistakes_are_told_and_none_twice(mistakes: Callable[..., list[str]]
         "services/counter.yaml:2:1",
         "services/counter.yaml:5:1",
         "deployables/fleet.yaml:3:21",
-        "topologies/single.yaml:4:32",
+        "topologies/single.yaml:4:33",
     ]
 
 
@@ -297,3 +306,11 @@ def test_a_file_that_would_be_passed_over(
 def test_a_folder_without_a_model(tmp_path: Path) -> None:
     with pytest.raises(ModelInvalid, match=r"services:1:1: no \*\.yaml is here; name the folder"):
         read_platform(tmp_path)
+
+
+def test_a_wheel_carries_every_folder_of_the_model() -> None:
+    project = tomllib.loads((find_model() / "pyproject.toml").read_text())
+    carried = project["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
+    here = [kind.folder for kind in KINDS.values() if (find_model() / kind.folder).is_dir()]
+    wanted = {folder: f"flotilla_platform/shipped/{folder}" for folder in [*here, "schemas"]}
+    assert carried == wanted

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping
 from types import UnionType
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
@@ -18,6 +18,8 @@ from flotilla_platform.loading import (
     suggest,
 )
 
+_UNIONS = (UnionType, Union)
+"""`str | None` is the one, `Name | None` the other."""
 _EXPECTED: Mapping[str, str] = {
     "string_type": "a text is expected",
     "tuple_type": "a list is expected",
@@ -98,7 +100,8 @@ def _mistake(document: Document, kind: type[BaseModel], detail: ErrorDetails) ->
             choices = [str(choice) for choice in _choices(kind, steps)]
             return Mistake(document.at(*steps), wrong, suggest(detail["input"], choices))
         case other:
-            expected = _EXPECTED.get(other, detail["msg"]).format(**detail.get("ctx", {}))
+            told = _EXPECTED.get(other)
+            expected = told.format(**detail.get("ctx", {})) if told else detail["msg"]
             return Mistake(
                 document.at(*steps),
                 f"{key}: {expected}, not {_shown(detail['input'])}",
@@ -137,7 +140,7 @@ def _at(kind: type[BaseModel], steps: Steps) -> tuple[Any, str]:
     for step in steps:
         if isinstance(inner, type) and issubclass(inner, BaseModel) and step in inner.model_fields:
             found = inner.model_fields[str(step)]
-            inner, example = _bare(found.annotation), _first(found, example)
+            inner, example = _bare(found.annotation), _first(found, _of_item(found.annotation, "…"))
         elif get_origin(inner) is tuple:
             item = get_args(inner)[0]
             inner, example = _bare(item), _of_item(item, example)
@@ -153,14 +156,17 @@ def _bare(annotation: Any) -> Any:
     """Return an annotation without what is around it: metadata, `| None`."""
     if get_origin(annotation) is Annotated:
         return _bare(get_args(annotation)[0])
-    if get_origin(annotation) is UnionType:
+    if get_origin(annotation) in _UNIONS:
         return _bare(next(kind for kind in get_args(annotation) if kind is not type(None)))
     return annotation
 
 
 def _of_item(item: Any, otherwise: str) -> str:
-    metadata = get_args(item)[1:] if get_origin(item) is Annotated else ()
-    return next((_first(m, otherwise) for m in metadata if isinstance(m, FieldInfo)), otherwise)
+    """Return an example of what a type says of itself: `Annotated[…]`, also within `… | None`."""
+    around = [item, *(get_args(item) if get_origin(item) in _UNIONS else ())]
+    marks = [mark for one in around for mark in getattr(one, "__metadata__", ())]
+    examples = [m for m in marks if isinstance(m, FieldInfo) and m.examples]
+    return _first(examples[-1], otherwise) if examples else otherwise
 
 
 def _first(info: FieldInfo, otherwise: str) -> str:

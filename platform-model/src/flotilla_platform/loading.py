@@ -17,6 +17,7 @@ DEPTH_MAX = 20
 """Nesting beyond which a document is not a model but an attack, or an alias of itself."""
 
 _WORDS: dict[str, bool | None] = {"true": True, "false": False, "null": None, "~": None, "": None}
+_WHOLE = re.compile(r"[+-]?\d{1,30}")
 _DECIMAL = re.compile(r"[+-]?\d{1,15}\.\d{1,15}")
 _TAG = "tag:yaml.org,2002:"
 
@@ -160,13 +161,13 @@ def _entries(node: MappingNode) -> Iterator[tuple[str, Node, Node]]:
 def _scalar(node: Node) -> object:
     text = str(node.value)
     match str(node.tag).removeprefix(_TAG):
-        case "int" if text.lstrip("+-").isdecimal():
+        case "int" if _WHOLE.fullmatch(text):
             return int(text)
         case "bool" | "null":
             return _WORDS.get(text.lower(), text)
         case "float" if _DECIMAL.fullmatch(text):
             return float(text)
-        case _:  # infinity, a date: no key of the model takes one, so it is named as it is written
+        case _:  # infinity, a date, too many digits: no key takes one, so it is named as written
             return text
 
 

@@ -140,7 +140,7 @@ def _check_event(platform: Platform, event: str, at: Steps) -> _Found:
 
 def _check_order(workflow: Workflow) -> _Found:
     steps = {step.name: step for step in workflow.steps}
-    graph = {n: {d for d in step.depends_on if d in steps} for n, step in steps.items()}
+    graph = {n: [d for d in step.depends_on if d in steps] for n, step in steps.items()}
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as error:
@@ -159,6 +159,8 @@ def _check_values(workflow: Workflow) -> _Found:
     steps = {step.name: step for step in workflow.steps}
     yield from _check_text(workflow.idempotency_key, ("idempotency_key",), set())
     for index, step in enumerate(workflow.steps):
+        if not steps.keys() >= set(step.depends_on):
+            continue  # told already; who knows what is done before it
         before = _before(step, steps)
         at: Steps = ("steps", index)
         values: dict[tuple[str, str], tuple[Mapping[str, Any], set[str]]] = {}
@@ -201,5 +203,7 @@ def _check_text(value: Any, at: Steps, known: set[str]) -> _Found:
             yield (
                 at,
                 f"the step {result[1]!r} is not done before this",
-                f"add it to depends_on, or {suggest(result[1], sorted(known))}",
+                f"add it to depends_on, or {suggest(result[1], sorted(known))}"
+                if known
+                else "add it to depends_on",
             )

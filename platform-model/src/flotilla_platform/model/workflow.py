@@ -61,6 +61,7 @@ class Schedule(Part):
         str,
         Field(
             pattern=r"^\S+( \S+){4}$",
+            max_length=100,
             description="Minute, hour, day of the month, month, day of the week.",
             examples=["'0 3 * * *'"],
         ),
