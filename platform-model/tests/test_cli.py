@@ -68,6 +68,9 @@ def test_exit_statuses_never_change() -> None:
         "EVENT_REFUSED": 14,
         "REFUSED": 15,
         "TOPOLOGY_INVALID": 20,
+        "ARTIFACTS_STALE": 30,
+        "SECRET_REFUSED": 40,
+        "SECRETS_UNSAFE": 41,
         "INTERRUPTED": 130,
     }
 

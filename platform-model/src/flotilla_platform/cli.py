@@ -47,6 +47,7 @@ from flotilla_platform.rebuilding import REBUILD_EXAMPLES, rebuild
 from flotilla_platform.recounting import EVENTS_EXAMPLES, events
 from flotilla_platform.replaying import REPLAY_EXAMPLES, replay
 from flotilla_platform.runtime import Runtime, find_running
+from flotilla_platform.secrets.commands import secrets_app
 from flotilla_platform.showing import (
     describe_topology,
     make_console,
@@ -83,6 +84,7 @@ app = typer.Typer(
         "flotilla parked list                   what could no projection fold?",
         "flotilla rebuild counters              make a read model again, and swap it in",
         "flotilla model check                   is the platform model right?",
+        "flotilla secrets init dev              secrets of a deployable, encrypted in Git",
     )
     + "\n\n"
     + _EXIT_CODES,
@@ -235,6 +237,7 @@ app.command(epilog=_examples(*EVENTS_EXAMPLES))(events)
 app.command("why-late", epilog=_examples(*WHY_LATE_EXAMPLES))(why_late)
 app.add_typer(parked_app(_examples), name="parked")
 app.add_typer(model_app(_examples), name="model")
+app.add_typer(secrets_app(_examples), name="secrets")
 app.command(epilog=_examples(*REBUILD_EXAMPLES))(rebuild)
 app.command(epilog=_examples(*REPLAY_EXAMPLES))(replay)
 

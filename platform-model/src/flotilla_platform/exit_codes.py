@@ -43,6 +43,11 @@ class ExitCode(IntEnum):
     REFUSED = 15, "the projection cannot do that, or somebody else is doing it now"
     TOPOLOGY_INVALID = 20, "a topology of the model cannot be run (`flotilla model check`)"
     ARTIFACTS_STALE = 30, "deploy/ is not what the model says (`flotilla model generate`)"
+    SECRET_REFUSED = 40, "a secret, a secret file or a key is refused: the line ends with a code"
+    SECRETS_UNSAFE = (
+        41,
+        "secrets are missing, stale or in plain: each is named with file:line:column",
+    )
     INTERRUPTED = 130, "Ctrl-C (for `up` a second one) ended it at once; the data is safe"
 
 

@@ -1,0 +1,1 @@
+"""Secrets of deployables, as files in the SOPS format: encrypted in Git, plain only in a process."""
