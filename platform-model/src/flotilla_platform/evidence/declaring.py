@@ -1,12 +1,12 @@
 """model-to-code: what the model says of a service is in its code, and the reverse.
 
-    commands, queries    what it serves on the bus (`messages.py`)
-    events               the types that it gives to `ContractCodec`
-    aggregates           the second argument of `stream_id`
-    idempotency scopes   `scope=…` of `claim_for`
-    settings prefix      `env_prefix=…` of `SettingsConfigDict`
-    entry points         functions of that name, in modules of that name
-    projections          `read_models()`, called: name, logs, staleness budget, partitions
+commands, queries    what it serves on the bus (`messages.py`)
+events               the types that it gives to `ContractCodec`
+aggregates           the second argument of `stream_id`
+idempotency scopes   `scope=…` of `claim_for`
+settings prefix      `env_prefix=…` of `SettingsConfigDict`
+entry points         functions of that name, in modules of that name
+projections          `read_models()`, called: name, logs, staleness budget, partitions
 """
 
 import ast
@@ -23,7 +23,7 @@ from flotilla_platform.evidence.messages import MessageUse
 from flotilla_platform.evidence.source import Module
 from flotilla_platform.evidence.tracing import UNKNOWN, Tracer
 from flotilla_platform.loading import Mistake, Position, suggest
-from flotilla_platform.model import HEALTH_QUERY, Platform, Service
+from flotilla_platform.model import HEALTH_QUERY, Platform, ProjectionSpec, Service
 
 
 def check_declarations(platform: Platform) -> list[Mistake]:
@@ -199,29 +199,33 @@ def _check_projections(platform: Platform, service: Service) -> Iterator[Mistake
             wrong = f"the projection {declared.name!r} is nowhere in the code of {service.name!r}"
             yield Mistake(at("projections", index, "name"), wrong, suggest(declared.name, known))
             continue
-        said: dict[str, tuple[Any, Any]] = {
-            "logs": (list(declared.logs), [there.log]),
-            "staleness_budget_ms": (
-                declared.staleness_budget_ms,
-                round(there.staleness_budget_s * 1000),
-            ),
-            "partitions": (declared.partitions, getattr(there, "partitions", 1)),
-        }
-        if hasattr(there, "partition_key"):
-            said["partition_key"] = (declared.partition_key, there.partition_key)
-        for key, (model, code) in said.items():
-            if model != code:
-                yield Mistake(
-                    at("projections", index, key),
-                    f"{key} of {declared.name!r} is {model!r} here and {code!r} in the code",
-                    f"write `{key}: {_yaml(code)}`, or change {type(there).__qualname__}",
-                )
+        for key, model, code in _differences(declared, there):
+            yield Mistake(
+                at("projections", index, key),
+                f"{key} of {declared.name!r} is {model!r} here and {code!r} in the code",
+                f"write `{key}: {_yaml(code)}`, or change {type(there).__qualname__}",
+            )
     for name, one in by_name.items():
         yield Mistake(
             _place_of(one, at("projections")),
             f"the projection {name!r} is not in the model",
             f"add it to `projections` in services/{service.name}.yaml",
         )
+
+
+def _differences(declared: ProjectionSpec, there: Any) -> Iterator[tuple[str, Any, Any]]:
+    """Yield what a projection says otherwise in the code: the key, the model's value, the code's."""
+    budget_ms = round(there.staleness_budget_s * 1000)
+    said: dict[str, tuple[Any, Any]] = {
+        "logs": (list(declared.logs), [there.log]),
+        "staleness_budget_ms": (declared.staleness_budget_ms, budget_ms),
+        "partitions": (declared.partitions, getattr(there, "partitions", 1)),
+    }
+    if hasattr(there, "partition_key"):
+        said["partition_key"] = (declared.partition_key, there.partition_key)
+    for key, (model, code) in said.items():
+        if model != code:
+            yield key, model, code
 
 
 def _yaml(value: object) -> str:

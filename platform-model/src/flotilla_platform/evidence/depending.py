@@ -134,12 +134,12 @@ def _check_subjects(platform: Platform, graph: DependencyGraph) -> Iterator[Mist
 def covers(allowed: str, used: str) -> bool:
     """Return whether everything that `used` stands for is allowed by `allowed`."""
     mine, yours = allowed.split("."), used.split(".")
-    for place, token in enumerate(mine):
-        if token == ">":
+    for place, word in enumerate(mine):
+        if word == ">":
             return len(yours) > place
         if place >= len(yours) or yours[place] == ">":
             return False
-        if token not in ("*", yours[place]):
+        if word not in ("*", yours[place]):
             return False
     return len(mine) == len(yours)
 
@@ -173,4 +173,3 @@ def _way(calls: Mapping[str, set[str]], start: str, end: str) -> list[str] | Non
             seen.add(after)
             ways.append([*way, after])
     return None
-

@@ -44,37 +44,33 @@ class MessageUse:
 def message_use(modules: Mapping[str, Module]) -> MessageUse:
     """Return what the modules of a package do on the bus."""
     use, tracer = MessageUse(), Tracer(modules)
-
-    def note(into: Places, name: str, place: int) -> None:
-        for module, call in tracer.calls(name):
-            if place < len(call.args):
-                for subject in sorted(map(str, tracer.values(module, call.args[place]))):
-                    into.setdefault(subject, module.at(call))
-
-    for module, call in tracer.calls("serve"):
-        if len(call.args) > 1:
-            for subject in sorted(map(str, tracer.values(module, call.args[0]))):
-                use.serves.setdefault(subject, module.at(call))
-    note(use.serves, "serve_health", 1)
-    for module, call in tracer.calls("Request"):
-        if _is_kernels(module, call.func) and call.args:
-            for subject in sorted(map(str, tracer.values(module, call.args[0]))):
-                use.asks.setdefault(subject, module.at(call))
-    note(use.publishes, "Doorbell", 1)
-    for module, call in tracer.calls("at"):
-        if isinstance(call.func, ast.Attribute) and name_of(call.func.value) == "Ear":
-            for subject in sorted(map(str, tracer.values(module, call.args[1]))):
-                use.hears.setdefault(subject, module.at(call))
+    serving = [(m, call) for m, call in tracer.calls("serve") if len(call.args) > 1]
+    asking = [(m, call) for m, call in tracer.calls("Request") if _is_kernels(m, call.func)]
+    hearing = [(m, call) for m, call in tracer.calls("at") if _is_ears(call.func)]
+    for into, calls, place in (
+        (use.serves, serving, 0),
+        (use.serves, tracer.calls("serve_health"), 1),
+        (use.asks, asking, 0),
+        (use.publishes, tracer.calls("Doorbell"), 1),
+        (use.hears, hearing, 1),
+    ):
+        for module, call in calls:
+            for argument in call.args[place : place + 1]:
+                _note(into, tracer, module, argument)
     for module, call in tracer.calls("event_subject"):
-        for subject in sorted(map(str, tracer.values(module, call))):
-            use.publishes.setdefault(subject, module.at(call))
+        _note(use.publishes, tracer, module, call)
     for method, subject in _JETSTREAM.items():
         for module, call in tracer.calls(method):
             use.publishes.setdefault(subject, module.at(call))
     for module in modules.values():
-        for node, subject in _spelled(module, tracer):
-            use.publishes.setdefault(subject, module.at(node))
+        for node in _spelled(module):
+            _note(use.publishes, tracer, module, node)
     return use
+
+
+def _note(into: Places, tracer: Tracer, module: Module, node: ast.expr) -> None:
+    for subject in sorted(map(str, tracer.values(module, node))):
+        into.setdefault(subject, module.at(node))
 
 
 def reachable(modules: Mapping[str, Module], start: str) -> dict[str, Module]:
@@ -107,12 +103,16 @@ def _is_kernels(module: Module, called: ast.expr) -> bool:
     ) and isinstance(called, ast.Name)
 
 
-def _spelled(module: Module, tracer: Tracer) -> Iterator[tuple[ast.AST, str]]:
+def _is_ears(called: ast.expr) -> bool:
+    return isinstance(called, ast.Attribute) and name_of(called.value) == "Ear"
+
+
+def _spelled(module: Module) -> Iterator[ast.expr]:
     """Yield the subjects of JetStream's API that the text spells out."""
     for node in ast.walk(module.tree):
         match node:
             case ast.JoinedStr(values=[ast.Constant(value=str() as start), *_]):
                 if start.startswith(_JETSTREAM_API):
-                    yield from ((node, str(value)) for value in tracer.values(module, node))
+                    yield node
             case _:
                 pass

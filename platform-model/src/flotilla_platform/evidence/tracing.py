@@ -116,14 +116,9 @@ class Tracer:
         match node:
             case ast.Tuple(elts=items) | ast.List(elts=items) | ast.Set(elts=items):
                 for item in items:
-                    if isinstance(item, ast.Starred):
-                        yield from self.elements(module, item.value, place)
-                    elif place is not None and isinstance(item, ast.Tuple):
-                        yield from self.values(module, item.elts[place])
-                    else:
-                        yield from self.values(module, item)
+                    yield from self._item(module, item, place)
             case ast.Dict(keys=keys, values=values):
-                for one in values if place == 1 else [key for key in keys if key]:
+                for one in values if place == 1 else filter(None, keys):
                     yield from self.values(module, one)
             case ast.Call(func=ast.Attribute(value=inner, attr="items")):
                 yield from self.elements(module, inner, place)
@@ -138,6 +133,13 @@ class Tracer:
                             yield from value if isinstance(value, tuple) else [UNKNOWN]
             case _:
                 yield UNKNOWN
+
+    def _item(self, module: Module, item: ast.expr, place: int | None) -> set[Any]:
+        if isinstance(item, ast.Starred):
+            return self.elements(module, item.value, place)
+        if place is not None and isinstance(item, ast.Tuple):
+            return self.values(module, item.elts[place])
+        return self.values(module, item)
 
     def _named(self, module: Module, node: ast.expr, name: str) -> Iterator[Any]:
         bindings = list(self._bindings(module, node, name))
