@@ -82,5 +82,6 @@ def modules_of(package: str) -> Mapping[str, Module] | None:
         parts = file.relative_to(root).with_suffix("").parts
         if parts[0] != TEST_KIT:
             name = ".".join((package, *(part for part in parts if part != "__init__")))
-            found[name] = Module(name, file, ast.parse(file.read_text(encoding="utf-8")))
+            tree = ast.parse(file.read_text(encoding="utf-8"), filename=str(file))
+            found[name] = Module(name, file, tree)
     return found

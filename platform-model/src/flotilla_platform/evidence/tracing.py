@@ -120,10 +120,8 @@ class Tracer:
             case ast.Dict(keys=keys, values=values):
                 for one in values if place == 1 else filter(None, keys):
                     yield from self.values(module, one)
-            case ast.Call(func=ast.Attribute(value=inner, attr="items")):
-                yield from self.elements(module, inner, place)
-            case ast.Call(func=ast.Attribute(value=inner, attr="values")):
-                yield from self.elements(module, inner, 1)
+            case ast.Call(func=ast.Attribute(value=inner, attr="items" | "values" as way)):
+                yield from self.elements(module, inner, 1 if way == "values" else place)
             case ast.Name(id=name):
                 for home, bound in self._bindings(module, node, name):
                     if isinstance(bound, ast.expr):
