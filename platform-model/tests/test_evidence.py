@@ -144,10 +144,11 @@ CODES = {
 }
 
 
-@pytest.mark.parametrize(("name", "file", "old", "new", "at", "cure"), BROKEN)
+@pytest.mark.parametrize("case", BROKEN)
 def test_a_mistake_is_told_with_its_place_and_its_cure(
-    fleet: Fleet, name: str, file: str, old: str, new: str, at: str, cure: str
+    fleet: Fleet, case: tuple[str, str, str, str, str, str]
 ) -> None:
+    name, file, old, new, at, cure = case
     root = fleet((file, old, new))
     result = CliRunner().invoke(app, ["model", "check", "--only", name, "--model", str(root)])
     told = [line.strip() for line in result.output.splitlines()[1:]]

@@ -49,6 +49,12 @@ def _dependencies(platform: Platform) -> Sequence[Mistake]:
     return check_dependencies(platform)
 
 
+def _contracts(platform: Platform) -> Sequence[Mistake]:
+    from flotilla_platform.evidence.drifting import check_contracts  # noqa: PLC0415 - only then
+
+    return check_contracts(platform)
+
+
 def _security(platform: Platform) -> Sequence[Mistake]:
     from flotilla_platform.evidence.securing import check_security  # noqa: PLC0415 - only then
 
@@ -87,6 +93,12 @@ VALIDATORS: tuple[Validator, ...] = (
         "Services ask of each other what their policies say, no less and no more, and never in circles.",
         ExitCode.DEPENDENCIES_WRONG,
         _dependencies,
+    ),
+    Validator(
+        "contract-drift",
+        "Schemas and documents are those of the contracts, and so is what services really send.",
+        ExitCode.CONTRACTS_DRIFTED,
+        _contracts,
     ),
     Validator(
         "security",
