@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from flotilla_contracts.generate import ROOT
 from flotilla_platform.cli import app
 from flotilla_platform.evidence.depending import covers
 from flotilla_platform.evidence.graph import dependency_graph
@@ -31,6 +32,10 @@ def fleet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fleet:
         shutil.copytree(HERE / "models" / "good", tmp_path / "model")
         shutil.copytree(HERE / "fleets", tmp_path / "code")
         shutil.copytree(HERE / "deployed", tmp_path / "deploy")
+        for part in ("schemas", "released", "emitted"):
+            shutil.copytree(ROOT / part, tmp_path / "contracts" / part)
+        shutil.copy(ROOT / "asyncapi.json", tmp_path / "contracts")
+        (tmp_path / "contracts" / "openapi.json").write_text("{}")
         (tmp_path / "docs" / "runbooks").mkdir(parents=True)
         (tmp_path / "docs" / "runbooks" / "relay.md").write_text(RUNBOOK)
         for name, old, new in changes:
@@ -51,7 +56,7 @@ def fleet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fleet:
 def test_a_right_fleet_passes_every_validator(fleet: Fleet) -> None:
     result = CliRunner().invoke(app, ["model", "check", "--model", str(fleet())])
     assert result.exit_code == ExitCode.OK, result.output
-    assert [line.split()[0] for line in result.output.splitlines()] == ["✓"] * 6
+    assert [line.split()[0] for line in result.output.splitlines()] == ["✓"] * 7
 
 
 def test_the_graph_is_what_the_code_does(fleet: Fleet) -> None:
@@ -82,6 +87,7 @@ COMPOSE, ALERTS, K3S = (
     "deploy/prometheus/alerts.yaml",
     "deploy/k3s/base/edge.yaml",
 )
+SENT, SCHEMAS = "contracts/emitted", "contracts/schemas"
 NATS, UNIT = "deploy/nats/nats-server.conf", "deploy/systemd/edge.service"
 BROKEN = [
     # dependency-graph
@@ -107,6 +113,16 @@ BROKEN = [
     ("model-to-code", WORKER, '"feed"', '"fed"', "model/services/worker.yaml:9:13", "did you mean 'fed'?"),
     ("model-to-code", WORKER, 'Folded("feed", 9.0)', 'Folded("feed", 9.0), Folded("more", 1.0)', "code/good_worker/main.py:15:1", "add it to `projections`"),
     ("model-to-code", WORKER, 'await serve_health(bindings.bus, health_subject("worker"), "worker", health)', "pass", "model/services/worker.yaml:4:13", "serve_health"),
+    # contract-drift
+    ("contract-drift", f"{SENT}/replies/CounterReply.json", '"value"', '"valeu"', f"{SENT}/replies/CounterReply.json:4:5", "correct the producer"),
+    ("contract-drift", f"{SENT}/events/counter.opened.v1.json", '"counter_id"', '"more": 1, "counter_id"', f"{SENT}/events/counter.opened.v1.json:3:5", "Additional properties"),
+    ("contract-drift", f"{SENT}/envelope.json", "ce-tenant", "ce-tennant", f"{SENT}/envelope.json:1:1", "correct the producer"),
+    ("contract-drift", f"{SENT}/problem.json", '"status": 422', '"status": "422"', f"{SENT}/problem.json:15:5", "not of type 'integer'"),
+    ("contract-drift", f"{SENT}/problem.json", "[", "", f"{SENT}/problem.json:1:1", "no JSON"),
+    ("contract-drift", f"{SCHEMAS}/commands/ResetCounter.json", '"type": "object"', '"type": "string"', f"{SCHEMAS}/commands/ResetCounter.json:19:1", "make generate"),
+    ("contract-drift", "contracts/asyncapi.json", "{", "{{", "contracts/asyncapi.json:1:1", "make generate"),
+    ("contract-drift", "contracts/openapi.json", "{}", '{"paths": {}}', "contracts/openapi.json:1:1", "make generate"),
+    ("contract-drift", "contracts/released/0.1.0/replies/CounterReply.json", '"value": {', '"worth": {', "contracts/released/0.1.0/replies/CounterReply.json:1:1", "this breaks 0.1.0"),
     # security
     ("security", POLICY, "subscribes: [bell.*]", "subscribes: [bell.*, evt.>]", f"{POLICY}:6:22", "never does"),
     ("security", EDGE, "doorbell_subject(log)", "doorbell_subject('counter')", f"{POLICY}:6:14", "write bell.counter"),
@@ -138,6 +154,7 @@ BROKEN = [
 ]  # fmt: skip
 CODES = {
     "dependency-graph": ExitCode.DEPENDENCIES_WRONG,
+    "contract-drift": ExitCode.CONTRACTS_DRIFTED,
     "security": ExitCode.INSECURE,
     "observability": ExitCode.UNOBSERVABLE,
     "model-to-code": ExitCode.CODE_DIFFERS,
@@ -170,6 +187,18 @@ def test_services_that_wait_for_each_other_are_told(fleet: Fleet) -> None:
     )
     assert result.exit_code == ExitCode.DEPENDENCIES_WRONG
     assert "counter → edge → counter" in result.output
+
+
+def test_what_nobody_sends_and_what_nobody_described_is_told(fleet: Fleet) -> None:
+    root = fleet()
+    sent = root.parent / "contracts" / "emitted"
+    (sent / "queries" / "GetCounter.json").rename(sent / "queries" / "GuessCounter.json")
+    result = CliRunner().invoke(
+        app, ["model", "check", "--only", "contract-drift", "--model", str(root)]
+    )
+    assert result.exit_code == ExitCode.CONTRACTS_DRIFTED
+    assert "schemas/queries/GetCounter.json:1:1: nobody ever sent" in result.output
+    assert "emitted/queries/GuessCounter.json:1:1: this was sent, and no contract" in result.output
 
 
 @pytest.mark.parametrize(
