@@ -60,9 +60,9 @@ async def emit(folder: Path) -> dict[str, str]:
     bodies: dict[str, list[str]] = {"problem": problems, "envelope": []}
     for name, body in _named(sent):
         bodies.setdefault(name, []).append(body)
-    for headers, body in published:
+    for headers, payload in published:
         envelope = Envelope.from_headers(headers)
-        bodies.setdefault(f"events/{envelope.type}", []).append(steady(body))
+        bodies.setdefault(f"events/{envelope.type}", []).append(steady(payload))
         names = {name: value for name, value in headers.items() if not name.startswith("Nats-")}
         bodies["envelope"].append(steady(json.dumps(names).encode()))
     return {

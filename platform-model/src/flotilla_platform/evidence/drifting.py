@@ -135,11 +135,11 @@ def _check_messages(
     validator = Draft202012Validator(strict(schema))
     for message in messages:
         said = _attributes(message) if is_envelope else message
-        for error in validator.iter_errors(said):
-            steps = "/".join(map(str, error.absolute_path)) or "the message"
+        for refused in validator.iter_errors(said):
+            steps = "/".join(map(str, refused.absolute_path)) or "the message"
             yield Mistake(
-                _place(file, error),
-                f"{steps} was sent, and the contract refuses it: {error.message}",
+                _place(file, refused),
+                f"{steps} was sent, and the contract refuses it: {refused.message}",
                 f"correct the producer, or the contract; then {_EMIT}",
             )
 
