@@ -188,7 +188,7 @@ def test_run_gives_variables_to_the_child_and_keeps_the_key(made: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "status", "said"),
     [
-        (("counter", "-e", "prod", "--", "true"), 20, "flotilla secrets init prod"),
+        (("counter", "-e", "prod", "--", "true"), 40, "flotilla secrets init prod"),
         (("countr", "--", "true"), 2, "did you mean 'counter'?"),
         (("counter", "-e", "../dev", "--", "true"), 2, "no name of an environment"),
         (("counter", "--", "no-such-command"), 2, "cannot be run"),
