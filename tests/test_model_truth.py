@@ -11,6 +11,7 @@ from flotilla_contracts.health import health_subject
 from flotilla_contracts.parked import retry_subject
 from flotilla_platform.model import Service
 from flotilla_platform.reading import find_model, read_platform
+from flotilla_platform.validators import VALIDATORS, run_validators
 from svc_counter.application import AGGREGATE
 
 PLATFORM = read_platform(find_model())
@@ -71,15 +72,11 @@ def test_environments_have_profiles_that_the_edge_knows() -> None:
     assert {environment.profile for environment in PLATFORM.environments.values()} <= set(known)
 
 
-def test_the_edge_may_ask_what_it_asks_and_nothing_else() -> None:
-    allowed = {
-        f"{kind}.{one.service}.{name}"
-        for one in PLATFORM.policies["web-bff"].calls
-        for kind, names in (("cmd", one.commands), ("qry", one.queries))
-        for name in names
-    }
-    contracts = {ask.subject for ask in (*COMMANDS, *QUERIES)}
-    assert allowed == contracts | {health_subject(service.name) for service in SERVICES}
+def test_the_model_passes_every_validator() -> None:
+    findings = run_validators(PLATFORM, VALIDATORS)
+    told = [str(mistake) for finding in findings for mistake in finding.mistakes or ()]
+    assert told == []
+    assert all(finding.passed for finding in findings)
 
 
 def test_owned_paths_are_there() -> None:

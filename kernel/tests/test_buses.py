@@ -32,6 +32,7 @@ from flotilla.testing.bus import (
     asked,
     echo,
 )
+from flotilla.testing.emitted import RecordingBus
 from flotilla.testing.worlds import eventually
 
 
@@ -52,6 +53,12 @@ class TestLocalBus(BusContract):
     @pytest.fixture
     def bus(self) -> Bus:
         return LocalBus()
+
+
+class TestRecordingBus(BusContract):
+    @pytest.fixture
+    def bus(self) -> Bus:
+        return RecordingBus(LocalBus(), [])
 
 
 class TestRoutedBusNear(BusContract):

@@ -37,6 +37,11 @@ class ExitCode(IntEnum):
     REFUSED = 15, "the projection cannot do that, or somebody else is doing it now"
     SETTING_INVALID = 16, "an environment variable is missing, unknown or malformed: each is named"
     TOPOLOGY_INVALID = 20, "a topology of the model cannot be run (`flotilla model check`)"
+    DEPENDENCIES_WRONG = 21, "services depend on each other otherwise than their policies say"
+    CONTRACTS_DRIFTED = 22, "generated contracts, or bytes that were really sent, are not as agreed"
+    INSECURE = 23, "a secret is in plain, or somebody may more than it needs, or without limit"
+    UNOBSERVABLE = 24, "a service, a deployable or an alert does not show what it must"
+    CODE_DIFFERS = 25, "the model and the code of a service say different things"
     ARTIFACTS_STALE = 30, "deploy/ is not what the model says (`flotilla model generate`)"
     SECRET_REFUSED = 40, "a secret, a secret file or a key is refused: the line ends with a code"
     SECRETS_UNSAFE = (

@@ -96,13 +96,28 @@ def read_document(file: Path) -> Document:
         ModelInvalid: it cannot be read, is no YAML, or says a key twice.
 
     """
+    root, *more = _nodes(file) or [None]
+    for second in filter(None, more):
+        where = _position(file, second)
+        raise _invalid(where, "this is a second document", "write one document a file")
+    if root is None:
+        raise _invalid(Position(file), "the file is empty", "start with `name: …`")
+    return _document(file, root)
+
+
+def read_documents(file: Path) -> list[Document]:
+    """Read a YAML file of any number of documents. Raises as `read_document`."""
+    return [_document(file, root) for root in _nodes(file) if root is not None]
+
+
+def _nodes(file: Path) -> list[Node | None]:
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise _invalid(Position(file), f"the file cannot be read: {reason}", "repair it") from error
     try:
-        root = YAML(typ="safe", pure=True).compose(text)
+        return list(YAML(typ="safe", pure=True).compose_all(text))
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = Position(file, mark.line + 1, mark.column + 1) if mark else Position(file)
@@ -111,8 +126,9 @@ def read_document(file: Path) -> Document:
     except YAMLError as error:  # a character that YAML does not allow: no mark
         reason = str(error).splitlines()[0]
         raise _invalid(Position(file), f"this is not YAML: {reason}", "remove it") from error
-    if root is None:
-        raise _invalid(Position(file), "the file is empty", "start with `name: …`")
+
+
+def _document(file: Path, root: Node) -> Document:
     document = Document(file, None)
     mistakes: list[Mistake] = []
     content = _plain(root, (), document, mistakes)

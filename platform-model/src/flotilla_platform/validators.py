@@ -43,6 +43,36 @@ def _lint(platform: Platform) -> Sequence[Mistake]:
     return [*platform.unread, *check_references(platform)]
 
 
+def _dependencies(platform: Platform) -> Sequence[Mistake]:
+    from flotilla_platform.evidence.depending import check_dependencies  # noqa: PLC0415 - only then
+
+    return check_dependencies(platform)
+
+
+def _contracts(platform: Platform) -> Sequence[Mistake]:
+    from flotilla_platform.evidence.drifting import check_contracts  # noqa: PLC0415 - only then
+
+    return check_contracts(platform)
+
+
+def _security(platform: Platform) -> Sequence[Mistake]:
+    from flotilla_platform.evidence.securing import check_security  # noqa: PLC0415 - only then
+
+    return check_security(platform)
+
+
+def _observability(platform: Platform) -> Sequence[Mistake]:
+    from flotilla_platform.evidence.observing import check_observability  # noqa: PLC0415 - only then
+
+    return check_observability(platform)
+
+
+def _declarations(platform: Platform) -> Sequence[Mistake]:
+    from flotilla_platform.evidence.declaring import check_declarations  # noqa: PLC0415 - only then
+
+    return check_declarations(platform)
+
+
 VALIDATORS: tuple[Validator, ...] = (
     Validator(
         "model-lint",
@@ -57,6 +87,36 @@ VALIDATORS: tuple[Validator, ...] = (
         ExitCode.TOPOLOGY_INVALID,
         check_topologies,
         tolerant=True,
+    ),
+    Validator(
+        "dependency-graph",
+        "Services ask of each other what their policies say, no less and no more, and never in circles.",
+        ExitCode.DEPENDENCIES_WRONG,
+        _dependencies,
+    ),
+    Validator(
+        "contract-drift",
+        "Schemas and documents are those of the contracts, and so is what services really send.",
+        ExitCode.CONTRACTS_DRIFTED,
+        _contracts,
+    ),
+    Validator(
+        "security",
+        "No secret is in plain, nobody may more than it does, and everything has a limit.",
+        ExitCode.INSECURE,
+        _security,
+    ),
+    Validator(
+        "observability",
+        "Every service has an SLO, and every alert a metric of the code and a runbook.",
+        ExitCode.UNOBSERVABLE,
+        _observability,
+    ),
+    Validator(
+        "model-to-code",
+        "What the model says of a service is in its code, and the reverse.",
+        ExitCode.CODE_DIFFERS,
+        _declarations,
     ),
 )
 """In the order in which they run: the first is that the model can be read at all."""

@@ -1,0 +1,6 @@
+"""What it serves."""
+
+
+def document_bytes() -> bytes:
+    """Return the document."""
+    return b"{}"
