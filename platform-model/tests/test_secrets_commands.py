@@ -1,8 +1,8 @@
 """`flotilla secrets …`: what each command does, refuses, and never shows."""
 
 import json
-import re
 import os
+import re
 import shutil
 import stat
 import subprocess
