@@ -146,3 +146,8 @@ $(READY): uv.lock pyproject.toml $(MEMBERS:=/pyproject.toml) | $(UV)
 		&& $(UV) sync --locked --all-packages --quiet \
 		|| $(UV) sync --locked --all-packages --quiet --python '>=3.12'
 	@touch $@
+
+.PHONY: check-kustomize
+check-kustomize: ## is what the tests render what Kustomize renders? needs kubectl
+	set -e; for overlay in deploy/k3s/overlays/*; do kubectl kustomize $$overlay \
+	  | .venv/bin/python -m flotilla_platform.testing.kustomizing $$overlay; done

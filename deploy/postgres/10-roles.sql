@@ -4,7 +4,7 @@ revoke all on database "flotilla" from public;
 revoke all on schema public from public;
 
 do $$ begin if not exists (select from pg_roles where rolname = 'counter') then create role "counter"; end if; end $$;
-alter role "counter" login nosuperuser nocreatedb nocreaterole noreplication nobypassrls connection limit 20;
+alter role "counter" login nosuperuser nocreatedb nocreaterole noreplication nobypassrls connection limit 30;
 grant connect on database "flotilla" to "counter";
 alter role "counter" set lock_timeout = '2s';
 alter role "counter" set statement_timeout = '10s';

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -27,7 +28,15 @@ SHIPPED = Path(__file__).parents[2] / "deploy" / "secrets" / "templates"
 COUNTER = "deploy/secrets/dev/counter.sops.yaml"
 VARIABLES = {
     "counter": ["FLOTILLA_STORE_URL", "FLOTILLA_NATS_URL"],
+    "nats": ["NATS_PASSWORDS_CONF"],
     "outbox-relay": ["FLOTILLA_STORE_URL", "FLOTILLA_NATS_URL"],
+    "postgres": [
+        "POSTGRES_SUPERUSER_PASSWORD",
+        "POSTGRES_COUNTER_PASSWORD",
+        "POSTGRES_OUTBOX_RELAY_PASSWORD",
+        "POSTGRES_PROJECTOR_PASSWORD",
+        "POSTGRES_OPERATOR_PASSWORD",
+    ],
     "projector": ["FLOTILLA_STORE_URL", "FLOTILLA_NATS_URL"],
     "web-bff": ["FLOTILLA_NATS_URL"],
 }
@@ -147,8 +156,8 @@ def test_init_makes_the_key_the_rule_and_a_secret_a_template(made: Path) -> None
 def test_init_generates_a_password_of_its_own_for_each(made: Path) -> None:
     files = (made / "deploy" / "secrets" / "dev").glob("*.yaml")
     values = [value for file in files for value in opened(file)["stringData"].values()]
-    passwords = [value.split("@")[0].rsplit(":", 1)[1] for value in values]
-    assert len(set(passwords)) == 7
+    passwords = [re.split(r"[: ]", value.split("@")[0])[-1].strip('"') for value in values]
+    assert len(set(passwords)) == sum(map(len, VARIABLES.values()))
     assert {len(password) for password in passwords} == {32}
 
 
@@ -312,7 +321,7 @@ def test_a_repository_as_init_leaves_it_is_safe(secrets: Secrets, made: Path) ->
     result = secrets("check", "--json")
     assert result.exit_code == ExitCode.OK
     found = json.loads(result.stdout)
-    assert (found["files"], found["opened"], found["findings"]) == (4, 4, [])
+    assert (found["files"], found["opened"], found["findings"]) == (6, 6, [])
     assert made.is_dir()
 
 
@@ -411,7 +420,7 @@ def test_check_without_a_key_still_checks_what_it_can(
 ) -> None:
     monkeypatch.setenv("SOPS_AGE_KEY_FILE", "/nowhere")
     found = json.loads(secrets("check", "--json").stdout)
-    assert (found["files"], found["opened"], found["findings"]) == (4, 0, [])
+    assert (found["files"], found["opened"], found["findings"]) == (6, 0, [])
     assert made.is_dir()
 
 

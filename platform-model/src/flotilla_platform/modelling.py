@@ -13,6 +13,7 @@ from flotilla_platform.generate_command import GENERATE_EXAMPLES, generate
 from flotilla_platform.loading import suggest
 from flotilla_platform.model import KINDS, Platform
 from flotilla_platform.options import DebugOption, JsonOption, ModelOption
+from flotilla_platform.plan_command import PLAN_EXAMPLES, plan_topologies
 from flotilla_platform.reading import find_model, inspect_platform, read_platform
 from flotilla_platform.schemas import FOLDER, stale_schemas, write_schemas
 from flotilla_platform.showing import make_console, plain, print_json, table_of
@@ -65,6 +66,7 @@ def model_app(examples: Callable[..., str]) -> typer.Typer:
     app.command(epilog=examples(*SHOW_EXAMPLES))(show)
     app.command(epilog=examples(*SCHEMA_EXAMPLES))(schema)
     app.command(epilog=examples(*GENERATE_EXAMPLES))(generate)
+    app.command("plan", epilog=examples(*PLAN_EXAMPLES))(plan_topologies)
     return app
 
 

@@ -57,7 +57,10 @@ LogFormatOption = Annotated[
     typer.Option("--log-format", help="auto: pretty on a terminal, JSON everywhere else."),
 ]
 LogLevelOption = Annotated[
-    LogLevel, typer.Option("--log-level", help="The least important lines to write.")
+    LogLevel,
+    typer.Option(
+        "--log-level", envvar="FLOTILLA_LOG_LEVEL", help="The least important lines to write."
+    ),
 ]
 OtlpOption = Annotated[
     str | None,

@@ -13,6 +13,8 @@ from pathlib import Path
 from flotilla_platform.generating.artifact import DEPLOY, Generator
 from flotilla_platform.generating.compose import COMPOSE
 from flotilla_platform.generating.env import ENV
+from flotilla_platform.generating.flux import FLUX
+from flotilla_platform.generating.kustomize import KUSTOMIZE
 from flotilla_platform.generating.nats import NATS
 from flotilla_platform.generating.postgres import POSTGRES
 from flotilla_platform.generating.systemd import SYSTEMD
@@ -23,6 +25,8 @@ __all__ = ["DEPLOY", "GENERATORS", "artifacts", "stale_artifacts", "write_artifa
 GENERATORS: tuple[Generator, ...] = (
     COMPOSE,
     ENV,
+    FLUX,
+    KUSTOMIZE,
     NATS,
     POSTGRES,
     SYSTEMD,

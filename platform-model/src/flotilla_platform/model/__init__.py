@@ -14,7 +14,7 @@ with it (`explaining`). Read a model with `flotilla_platform.reading.read_platfo
 
 from flotilla_platform.model.capability import LADDER, Capability, CapabilityState
 from flotilla_platform.model.deployable import Deployable, Requests, State
-from flotilla_platform.model.environment import Environment
+from flotilla_platform.model.environment import Environment, GitSource
 from flotilla_platform.model.layout import Bound, Layout, Placed
 from flotilla_platform.model.owner import Owner
 from flotilla_platform.model.part import KindName, Part, Refers
@@ -47,6 +47,7 @@ __all__ = [
     "CommandSpec",
     "Deployable",
     "Environment",
+    "GitSource",
     "Kind",
     "KindName",
     "Layout",

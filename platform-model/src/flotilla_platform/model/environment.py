@@ -4,8 +4,45 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from flotilla_platform.model.part import Name, OwnName, Part, Summary, TopologyRef
+from flotilla_platform.model.part import DeployableRef, Name, OwnName, Part, Summary, TopologyRef
 from flotilla_platform.model.topology import Placement
+
+
+class ReleasedImage(Part):
+    """An image, to the byte."""
+
+    deployable: DeployableRef
+    digest: Annotated[
+        str,
+        Field(
+            pattern=r"^sha256:[0-9a-f]{64}$",
+            description="Of its manifest, as the registry tells it.",
+            examples=["sha256:" + 64 * "7"],
+        ),
+    ]
+
+
+class GitSource(Part):
+    """Where a cluster finds what it is to run."""
+
+    url: Annotated[
+        str,
+        Field(
+            pattern=r"^(https|ssh)://[^\s@]*(git@)?[^\s@]+$",
+            max_length=300,
+            description="The repository, without a password.",
+            examples=["https://git.flotilla.example/flotilla.git"],
+        ),
+    ]
+    branch: Annotated[
+        str,
+        Field(
+            pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$",
+            max_length=200,
+            description="What is on it runs.",
+            examples=["main"],
+        ),
+    ] = "main"
 
 
 class Environment(Part):
@@ -49,6 +86,38 @@ class Environment(Part):
             examples=["digest"],
         ),
     ] = "digest"
+    registry: Annotated[
+        str | None,
+        Field(
+            pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[0-9]{1,5})?(/[a-z0-9]+([._-][a-z0-9]+)*)*$",
+            max_length=200,
+            description="Where its images are pulled from; null: they are on its machines.",
+            examples=["registry.flotilla.example"],
+        ),
+    ] = None
+    release: Annotated[
+        str,
+        Field(
+            pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$",
+            description="The tag of its images, when `image_tag` is branch or version.",
+            examples=["0.1.0"],
+        ),
+    ] = "main"
+    source: Annotated[
+        GitSource | None,
+        Field(
+            description="Where Flux takes it from; null: it is applied by hand.",
+            examples=["{ url: https://git.flotilla.example/flotilla.git }"],
+        ),
+    ] = None
+    images: Annotated[
+        tuple[ReleasedImage, ...],
+        Field(
+            description="When `image_tag` is digest: what was tested. What is not here was not"
+            " released, and cannot be pulled.",
+            examples=['[{ deployable: counter, digest: "sha256:' + 64 * "7" + '" }]'],
+        ),
+    ] = ()
     replicas: Annotated[
         tuple[Placement, ...],
         Field(

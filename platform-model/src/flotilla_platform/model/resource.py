@@ -65,6 +65,17 @@ class Resource(Part):
         int,
         Field(ge=1, le=600, description="From being asked to stop to SIGKILL.", examples=[60]),
     ] = 30
+    networks: Annotated[
+        tuple[
+            Annotated[str, Field(pattern=r"^[0-9a-f.:]+/[0-9]{1,3}$", examples=["10.20.0.0/24"])],
+            ...,
+        ],
+        Field(
+            description="Of an external server: the networks that it is in. Nothing else is let"
+            " through to it.",
+            examples=["[10.20.0.0/24]"],
+        ),
+    ] = ()
     limits: Annotated[Limits, Field(examples=["{ max_connections: 100 }"])] = Limits()
     secrets: Annotated[
         tuple[Annotated[Name, Field(examples=["postgres-password"])], ...],

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from flotilla_platform.model.part import (
     DeployableRef,
+    Name,
     OwnName,
     Part,
     Replicas,
@@ -43,6 +44,20 @@ class Bindings(Part):
     ]
 
 
+class Cluster(Part):
+    """What a Kubernetes cluster calls what the fleet does not bring along."""
+
+    ingress_class: Annotated[
+        Name, Field(description="Who takes requests from outside.", examples=["traefik"])
+    ] = "traefik"
+    ingress_namespace: Annotated[
+        Name, Field(description="The namespace it is in.", examples=["kube-system"])
+    ] = "kube-system"
+    monitoring_namespace: Annotated[
+        Name, Field(description="The namespace Prometheus asks from.", examples=["monitoring"])
+    ] = "monitoring"
+
+
 class Topology(Part):
     """Where services run and what they are bound to."""
 
@@ -59,3 +74,10 @@ class Topology(Part):
         tuple[Placement, ...],
         Field(min_length=1, examples=["[{ deployable: fleet, replicas: 1 }]"]),
     ]
+    cluster: Annotated[
+        Cluster,
+        Field(
+            description="Of the kind `kubernetes`: what the cluster brings along.",
+            examples=["{ ingress_class: traefik }"],
+        ),
+    ] = Cluster()
