@@ -64,7 +64,7 @@ check: $(READY)  ## Format, lint, strict types, import contracts, generated file
 	@$(UV) lock --check
 	@$(RUN)/ruff format --check .
 	@$(RUN)/ruff check .
-	@set -e; for part in $(MEMBERS) chaos images simulation tests; do $(RUN)/mypy --no-error-summary $$part; done
+	@set -e; for part in $(MEMBERS) chaos images simulation tests tests_docker; do $(RUN)/mypy --no-error-summary $$part; done
 	@$(RUN)/lint-imports
 	@$(RUN)/python -m flotilla_contracts.generate --check
 	@$(RUN)/python -m flotilla_contracts.compatibility
@@ -101,6 +101,14 @@ bench-compare: bench-ready  ## Measure the ratios again; fail when one fell by m
 bench-ready: $(READY)
 	@$(RUN)/python -c "import eventsourcing, matplotlib, psycopg" 2>/dev/null \
 		|| $(UV) sync --locked --all-packages --group bench --inexact --quiet
+
+.PHONY: test-docker conformance
+
+test-docker: $(READY)  ## Test the fleet in containers, real images; finds an engine, or starts one (root on Debian).
+	@$(RUN)/python -m pytest tests_docker --timeout 400
+
+conformance: bench-ready  ## Measure every topology side by side; write docs/conformance.md and README's table.
+	@PYTHONPATH=tests:tests_docker exec $(RUN)/python -m conformance --seconds "$(SECONDS)"
 
 ROUNDS ?= 30
 .PHONY: chaos

@@ -6,11 +6,15 @@ import os
 import signal
 import sys
 from asyncio.subprocess import Process
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
-import nats
+from nats.aio.client import Client
+
+from flotilla.nats import connected
 
 ONE_PROCESS = ("single", "single-postgres")
 TOPOLOGIES = (*ONE_PROCESS, "vps")
@@ -75,6 +79,12 @@ class Fleet:
             timeout=30,
             limits=httpx.Limits(max_connections=50),
         )
+
+    @asynccontextmanager
+    async def broker(self, account: str) -> AsyncIterator[Client]:
+        """Lend a connection to the broker; where it knows accounts, of that one."""
+        async with connected(self.runtime["nats_url"], name=account) as client:
+            yield client
 
     async def metrics(self) -> str:
         """Return what Prometheus reads of all processes."""
@@ -159,13 +169,10 @@ async def settled(fleet: Fleet, *, within_s: float = 20) -> dict[str, Any]:
 async def exact_copy(fleet: Fleet) -> None:
     """Assert that the stream has every committed event once, each stream's versions in order."""
     status = await settled(fleet)
-    connection = await nats.connect(fleet.runtime["nats_url"])
-    try:
+    async with fleet.broker("outbox-relay") as connection:
         js = connection.jetstream()
         state = (await js.stream_info("EVT_COUNTER")).state
         messages = [await js.get_msg("EVT_COUNTER", n) for n in range(1, state.last_seq + 1)]
-    finally:
-        await connection.close()
     assert status["logs"][0]["committed"] == len(messages)
     assert len(messages) == len({(m.headers or {})["ce-id"] for m in messages})
     versions: dict[str, int] = {}

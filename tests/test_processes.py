@@ -5,20 +5,18 @@ import os
 import shutil
 import signal
 from collections.abc import AsyncIterator
-from typing import Any, Self
+from typing import Any
 
 import httpx
 import nats
 import pytest
 import pytest_asyncio
 from fleet import FLOTILLA, Fleet, count, exact_copy, read, settled
+from load import LIMIT_S, Load, total
 
 from flotilla.testing.servers import open_folder
 from flotilla_platform.model import KINDS
 from flotilla_platform.reading import find_model
-
-WORKERS = 8
-LIMIT_S = 60.0
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
@@ -61,53 +59,6 @@ async def restarted(fleet: Fleet, name: str, before: dict[str, Any]) -> dict[str
             if now["state"] == "running" and now["restarts"] > before["restarts"]:
                 return now
             await asyncio.sleep(0.05)
-
-
-class Load:
-    """Workers that count, one command after the other, until told to stop."""
-
-    def __init__(self, fleet: Fleet, tenant: str, *, retries: bool) -> None:
-        self.fleet, self.tenant, self.retries = fleet, tenant, retries
-        self.answers: list[httpx.Response] = []
-        self.refused = 0
-        self._enough = asyncio.Event()
-
-    async def __aenter__(self) -> Self:
-        self._tasks = [asyncio.create_task(self._work(n)) for n in range(WORKERS)]
-        await self.until(len(self.answers) + 20)
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._enough.set()
-        async with asyncio.timeout(LIMIT_S):
-            await asyncio.gather(*self._tasks)
-
-    async def until(self, answers: int) -> None:
-        """Return when there are so many answers."""
-        async with asyncio.timeout(LIMIT_S):
-            while len(self.answers) < answers:
-                await asyncio.sleep(0.01)
-
-    async def more(self) -> None:
-        """Return after some more answers."""
-        await self.until(len(self.answers) + 100)
-
-    async def _work(self, worker: int) -> None:
-        done = 0
-        async with self.fleet.client(self.tenant) as client:
-            while not self._enough.is_set():
-                done += 1
-                answer = await count(client, f"c{done % 3}", key=f"{worker}-{done}")
-                while self.retries and answer.status_code == 503:
-                    self.refused += 1
-                    answer = await count(client, f"c{done % 3}", key=f"{worker}-{done}")
-                self.answers.append(answer)
-
-
-async def total(fleet: Fleet, tenant: str) -> int:
-    await settled(fleet)
-    async with fleet.client(tenant) as client:
-        return sum([(await read(client, f"c{n}")).json()["value"] for n in range(3)])
 
 
 async def test_a_replica_that_is_asked_to_go_takes_no_request_with_it(

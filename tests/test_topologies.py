@@ -4,7 +4,7 @@ import asyncio
 import json
 from collections import Counter
 
-import nats
+import day
 import pytest
 from cloudevents.core.bindings.http import HTTPMessage, from_http_event
 from cloudevents.core.formats.json import JSONFormat
@@ -224,14 +224,13 @@ async def test_a_message_on_the_stream_is_a_valid_cloud_event_for_anybody(
         )
         await read(client, "visits", answer.headers["x-consistency-token"])
 
-    connection = await nats.connect(fleet.runtime["nats_url"])
-    try:
+    async with fleet.broker("operator") as connection:
         js = connection.jetstream()
-        subscription = await js.subscribe(f"evt.counter.{tenant}.>", ordered_consumer=True)
+        subscription = await js.subscribe(
+            f"evt.counter.{tenant}.>", stream="EVT_COUNTER", ordered_consumer=True
+        )
         messages = [await subscription.next_msg(timeout=5) for _ in range(2)]
         assert (await js.stream_info("EVT_COUNTER")).config.allow_atomic
-    finally:
-        await connection.close()
 
     opened, incremented = messages
     assert f"evt.counter.{tenant}.counter.incremented" == incremented.subject
@@ -259,8 +258,7 @@ async def test_a_message_on_the_stream_is_a_valid_cloud_event_for_anybody(
 async def test_commands_and_queries_are_answered_over_nats_as_well(
     fleet: Fleet, tenant: str
 ) -> None:
-    connection = await nats.connect(fleet.runtime["nats_url"])
-    try:
+    async with fleet.broker("web-bff") as connection:
         headers = {"flotilla-tenant": tenant, "flotilla-idempotency-key": "k"}
         body = b'{"counter_id": "visits", "by": 3}'
         first = await connection.request("cmd.counter.increment", body, timeout=5, headers=headers)
@@ -268,8 +266,6 @@ async def test_commands_and_queries_are_answered_over_nats_as_well(
         bad = await connection.request(
             "cmd.counter.increment", b'{"by": 3}', timeout=5, headers=headers
         )
-    finally:
-        await connection.close()
 
     assert {"counter_id": "visits", "value": 3, "version": 2} == json.loads(first.data)
     assert first.data == again.data
@@ -304,6 +300,15 @@ async def test_nothing_lags_after_a_burst(fleet: Fleet, tenant: str) -> None:
         "flotilla_projection_lag",
     ):
         assert name in metrics
+
+
+async def test_a_day_looks_the_same_to_the_byte_wherever_it_is_spent(
+    fleet: Fleet, tenant: str
+) -> None:
+    """What is answered, shown and on the stream: tests/day.py, which also records it."""
+    spent = await day.spend(fleet, tenant)
+
+    assert day.RECORDING.read_text().splitlines() == spent.splitlines()
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics", "/openapi.json", "/docs"])

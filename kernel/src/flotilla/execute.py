@@ -32,6 +32,7 @@ from flotilla.store import (
 
 IDLE_ROUNDS_MAX = 10
 """Rounds in a row in which nobody of a batch gets anywhere, before they are told `Conflict`."""
+REUSED = "this idempotency key was used for other content; take a new one"
 BACKOFF_BASE_S = 0.002
 
 Tentative = tuple[int, Unit | None, Settled]
@@ -78,7 +79,7 @@ async def _round[C, S, E](
     outcomes = await aggregate.commit(units) if units else ()
     if len(tentative) == len(decisions) and all(o == Committed() for o in outcomes):
         aggregate.memory.remember(stream, *after)
-    return _settle(stream, tentative, outcomes), not remembered
+    return _settle(tentative, outcomes), not remembered
 
 
 def _decide[C, S, E](
@@ -114,9 +115,7 @@ def _decide[C, S, E](
     return tentative, (state, version)
 
 
-def _settle(
-    stream: StreamId, tentative: Sequence[Tentative], outcomes: Sequence[Outcome]
-) -> dict[int, Settled]:
+def _settle(tentative: Sequence[Tentative], outcomes: Sequence[Outcome]) -> dict[int, Settled]:
     """Settle up to the first unit that was not committed: what follows was decided on a phantom."""
     settled: dict[int, Settled] = {}
     told = iter(outcomes)
@@ -128,7 +127,7 @@ def _settle(
             case Replayed(reply):
                 settled[i] = Done(reply, replayed=True)
             case Reused():
-                settled[i] = _reused(stream)
+                settled[i] = KeyReused(REUSED)
             case Failed(error):
                 settled[i] = error
             case Conflicted():
@@ -139,9 +138,5 @@ def _settle(
 
 def _replay(claim: Claim, known: StoredReply) -> Settled:
     if known.fingerprint != claim.fingerprint:
-        return _reused(claim.key.scope)
+        return KeyReused(REUSED)
     return Done(known.reply, replayed=True)
-
-
-def _reused(where: str) -> KeyReused:
-    return KeyReused(f"{where}: this idempotency key was used for other content; take a new one")
