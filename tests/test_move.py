@@ -12,6 +12,13 @@ import nats
 import pytest
 from fleet import FLOTILLA, Fleet, count, exact_copy, settled
 
+from flotilla.clock import uuid7
+from flotilla.embedded import run_postgres
+from flotilla.outbox import START
+from flotilla.projection import Checkpoint, ViewSession
+from flotilla.store import EMPTY, Append, NewEvent, Unit, stream_id
+from flotilla.stores import open_store, open_views
+
 COUNTERS = 4
 PROJECTIONS = ("counters", "tenant-totals", "activity")
 TIMEOUT_S = 120
@@ -138,6 +145,84 @@ async def test_a_moved_fleet_goes_on_as_if_it_had_been_there_always(
     broker(source, target)
     async with running(target):
         await goes_on(target, before, sent)
+
+
+async def write_history(data: Path, batches: int = 40) -> int:
+    """Write a data directory of `single` in which nobody ever ran; return how many events it has."""
+    data.mkdir()
+    marker = {"format": 1, "topology": "single", "created_at": "2026-01-01T00:00:00Z"}
+    (data / "flotilla-data.json").write_text(json.dumps(marker))
+    events = 0
+    async with open_store(f"libsql://{data}/counter.db", service="counter") as store:
+        for batch in range(batches):
+            news = [
+                tuple(NewEvent(str(uuid7()), "tiny.said", "{}", {}) for _ in range(10))
+                for _ in range(50)
+            ]
+            streams = [stream_id("acme", "tiny", f"{batch}-{n}") for n in range(len(news))]
+            await store.commit(
+                [Unit((Append(s, EMPTY, new),)) for s, new in zip(streams, news, strict=True)]
+            )
+            events += sum(map(len, news))
+    async with open_views(f"libsql://{data}/projector.db", service="projector") as views:
+
+        async def fold_nothing(_: ViewSession) -> None:
+            pass
+
+        await views.advance("seen", "counter", (START, Checkpoint(START)), fold_nothing)
+    return events
+
+
+async def test_a_move_that_was_killed_goes_on_with_what_is_not_there(tmp_path: Path) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    events = await write_history(source)
+    arguments = ("move", "--from-data", source, "-t", "single", "--to-data", target, "--json")
+    process = await asyncio.create_subprocess_exec(
+        FLOTILLA, *map(str, arguments), stdout=asyncio.subprocess.PIPE
+    )
+    assert process.stdout
+    async with asyncio.timeout(TIMEOUT_S):
+        first = json.loads(await process.stdout.readline())
+        process.kill()
+        await process.wait()
+    assert 0 < first["rows"] < first["target"], first
+    async with open_store(f"libsql://{target}/counter.db", service="counter") as store:
+        assert (await store.status()).committed == 0, "a service is there as a whole or not at all"
+
+    code, lines, err = await flotilla(*arguments)
+
+    assert (code, err) == (0, "")
+    tables = json.loads(lines[-1])["tables"]
+    assert {t["table"]: t["rows"] for t in tables}["event"] == events
+    assert not any(t["already_there"] for t in tables if t["rows"])
+    for file in target.glob("projector.db*"):
+        file.unlink()
+    code, lines, err = await flotilla(*arguments)
+    assert (code, err) == (0, "")
+    again = {t["service"]: t["already_there"] for t in json.loads(lines[-1])["tables"]}
+    assert again == {"counter": True, "projector": False}
+
+
+async def test_a_database_is_named_by_its_url_and_there_is_a_way_back(tmp_path: Path) -> None:
+    source, back = tmp_path / "source", tmp_path / "back"
+    await write_history(source, batches=2)
+    async with run_postgres(tmp_path / "server") as server:
+        there = await flotilla("move", "--from-data", source, "--to-store", server.dsn, "--json")
+        home = await flotilla(
+            *("move", "--from-store", server.dsn, "-t", "single", "--to-data", back, "--json")
+        )
+        async with open_store(server.dsn, service="counter") as store:
+            await store.status()
+            code, _, err = await flotilla(
+                *("move", "--from-store", server.dsn, "-t", "single", "--to-data", back)
+            )
+    hashes = []
+    for told, lines, said in (there, home):
+        assert (told, said) == (0, "")
+        tables = json.loads(lines[-1])["tables"]
+        hashes.append({(t["service"], t["table"]): t["target_sha256"] for t in tables})
+    assert hashes[0].items() <= hashes[1].items(), "with tables that the source had not made yet"
+    assert (code, "stop the fleet there" in err) == (6, True), err
 
 
 async def test_a_fleet_that_runs_is_not_moved(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import libsql
 import pytest
 
 from flotilla.embedded import PostgresServer
+from flotilla.embedded.postgres import DATABASE
 from flotilla.errors import KernelError
 from flotilla.outbox import START, LogEvent, Offset
 from flotilla.projection import Checkpoint, ViewSession
@@ -31,7 +32,7 @@ from flotilla.stores import open_kept, open_leases, open_store, open_views
 from flotilla.stores.moving import Moved, MoveProgress, check_source, move
 
 _numbers = count(1)
-DIRECTIONS = ["libsql-postgres", "postgres-libsql", "libsql-libsql"]
+DIRECTIONS = ["libsql-postgres", "postgres-libsql", "libsql-libsql", "postgres-postgres"]
 
 
 class Seen:
@@ -80,6 +81,13 @@ class Sides:
         return refused.value.code, str(refused.value)
 
 
+async def another_database(url: str, name: str) -> str:
+    connection = await asyncpg.connect(url)
+    await connection.execute(f"create database {name}")
+    await connection.close()
+    return url.replace(f"/{DATABASE}?", f"/{name}?")
+
+
 @pytest.fixture(params=DIRECTIONS)
 async def sides(
     request: pytest.FixtureRequest, tmp_path: Path, postgres_server: PostgresServer
@@ -89,6 +97,8 @@ async def sides(
     urls = {"postgres": postgres_server.dsn}
     source = urls.get(first, f"libsql://{tmp_path}/source.db")
     target = urls.get(second, f"libsql://{tmp_path}/target.db")
+    if source == target:
+        target = await another_database(source, f"target_{next(_numbers)}")
     await make(source, service)
     await make(target, service)
     return Sides(source, target, service)
