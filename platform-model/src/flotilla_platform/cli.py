@@ -84,6 +84,11 @@ class Commands(OnDemandGroup):
             "Fold a part of the log again, onto the live view, while the fleet runs.",
         ),
         Later(
+            "move",
+            "moving:move",
+            "Take what a fleet keeps to another store: libSQL files to PostgreSQL, or back.",
+        ),
+        Later(
             "readers",
             "readers:readers_app",
             "Who reads the logs, and how far it said it was.",
@@ -115,6 +120,7 @@ app = typer.Typer(
         "flotilla why-late counters             why is a projection behind?",
         "flotilla parked list                   what could no projection fold?",
         "flotilla rebuild counters              make a read model again, and swap it in",
+        "flotilla move -t single-postgres --from-data .flotilla/single    to another store",
         "flotilla model check                   is the platform model right?",
         "flotilla secrets init dev              secrets of a deployable, encrypted in Git",
     )

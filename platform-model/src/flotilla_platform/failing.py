@@ -6,6 +6,7 @@ from flotilla.embedded import EmbeddedError
 from flotilla.errors import Conflict, Corrupt, KernelError, Rejected, Unavailable
 from flotilla.rebuild import EventRefused
 from flotilla.shadow import NoSuchPlace
+from flotilla.stores.moving import NotTheSame
 from flotilla_platform.exit_codes import ExitCode, Failure
 from flotilla_platform.loading import ModelInvalid
 
@@ -39,6 +40,7 @@ def failure_of(error: BaseException) -> Failure:
 _FAMILIES: dict[type[KernelError], ExitCode] = {
     EventRefused: ExitCode.EVENT_REFUSED,
     NoSuchPlace: ExitCode.NOT_FOUND,
+    NotTheSame: ExitCode.DIFFERENT,
     Rejected: ExitCode.REFUSED,
     Conflict: ExitCode.REFUSED,
     Corrupt: ExitCode.DATA_DIRECTORY,

@@ -57,16 +57,22 @@ def find_projection(runtime: Runtime, name: str) -> Found:
 
 def _projections(runtime: Runtime) -> Iterator[Found]:
     for service, entrypoint in runtime.read_models.items():
-        module, _, function = entrypoint.partition(":")
-        try:
-            models: ReadModels = getattr(importlib.import_module(module), function)()
-        except (ImportError, AttributeError) as error:
-            raise Failure(
-                ExitCode.MODEL_INVALID,
-                f"`read_models: {entrypoint}` of the service {service!r} leads nowhere: {error}",
-            ) from error
+        models = import_models(service, entrypoint)
         for projection in models.projections:
             yield Found(service, projection, models)
+
+
+def import_models(service: str, entrypoint: str) -> ReadModels:
+    """Return the read models of `service`. Raises `Failure` when their code cannot be imported."""
+    module, _, function = entrypoint.partition(":")
+    try:
+        models: ReadModels = getattr(importlib.import_module(module), function)()
+    except (ImportError, AttributeError) as error:
+        raise Failure(
+            ExitCode.MODEL_INVALID,
+            f"`read_models: {entrypoint}` of the service {service!r} leads nowhere: {error}",
+        ) from error
+    return models
 
 
 @asynccontextmanager

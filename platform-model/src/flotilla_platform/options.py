@@ -212,6 +212,40 @@ StreamOption = Annotated[
         "--stream", metavar="STREAM", help="One stream's rows: <tenant>/<aggregate>/<key>"
     ),
 ]
+FromDataOption = Annotated[
+    Path | None,
+    typer.Option("--from-data", file_okay=False, help="The data directory to take it from."),
+]
+FromStoreOption = Annotated[
+    str | None,
+    typer.Option(
+        "--from-store",
+        envvar="FLOTILLA_FROM_STORE",
+        metavar="URL",
+        help="Or the PostgreSQL database to take it from: postgresql://…",
+    ),
+]
+ToDataOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--to-data",
+        file_okay=False,
+        help="A new data directory to put it into. Default: .flotilla/<topology>",
+    ),
+]
+ToStoreOption = Annotated[
+    str | None,
+    typer.Option(
+        "--to-store",
+        envvar="FLOTILLA_TO_STORE",
+        metavar="URL",
+        help="Or the PostgreSQL database to put it into: postgresql://…",
+    ),
+]
+ToTopologyOption = Annotated[
+    str | None,
+    typer.Option("--topology", "-t", help="Which one will run there: see `flotilla topologies`."),
+]
 DebugOption = Annotated[
     bool, typer.Option("--debug", help="Show where an error comes from, as a traceback.")
 ]

@@ -5,7 +5,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from flotilla.embedded import run_nats, run_postgres
+from flotilla.embedded import PostgresServer, run_nats, run_postgres
 from flotilla_platform.model import Layout, Service
 from flotilla_platform.shutdown import Shutdown
 
@@ -32,14 +32,27 @@ async def start_servers(
         EmbeddedError: one is missing, or does not start.
 
     """
-    keeping = [service.name for service in services if {"store", "views"} & set(service.needs)]
-    match topology.resources.store.engine:
-        case "postgres":
-            postgres = await stack.enter_async_context(run_postgres(data))
-            shutdown.owns(postgres)
-            stores = dict.fromkeys(keeping, postgres.dsn)
-        case "libsql":
-            stores = {name: f"libsql://{data / name}.db" for name in keeping}
+    stores, postgres = await start_stores(topology, services, data, stack)
+    if postgres is not None:
+        shutdown.owns(postgres)
     nats = await stack.enter_async_context(run_nats(data))
     shutdown.owns(nats)
     return Servers(nats.url, stores)
+
+
+async def start_stores(
+    topology: Layout, services: Sequence[Service], data: Path, stack: AsyncExitStack
+) -> tuple[dict[str, str], PostgresServer | None]:
+    """Start what the stores of `topology` need in `data`; return their URLs, and the server if any.
+
+    Raises `EmbeddedError` when it is missing, or does not start.
+    """
+    keeping = [service.name for service in services if service.keeps]
+    match topology.resources.store.engine:
+        case "postgres":
+            postgres = await stack.enter_async_context(run_postgres(data))
+            return dict.fromkeys(keeping, postgres.dsn), postgres
+        case "libsql":
+            return {name: f"libsql://{data / name}.db" for name in keeping}, None
+        case engine:
+            raise ValueError(f"no store is a {engine}")

@@ -32,21 +32,25 @@ VALUE_BYTES_MAX = 8192
 
 _SIMILAR = 0.75
 """From here on an unknown name is a typing error, and below it somebody else's variable."""
-_STORE_FORM = "postgresql://user:password@host:5432/database"
+STORE_FORM = "postgresql://user:password@host:5432/database"
 _NATS_FORM = "nats://user:password@host:4222"
 _ENCODE = "characters such as / : @ # ? % in a password are percent-encoded"
 
 
-def _store_url(value: SecretStr) -> SecretStr:
+def is_store_url(value: str) -> bool:
+    """Return whether `value` is the address of a PostgreSQL server."""
     try:
-        parts = urlsplit(value.get_secret_value())
+        parts = urlsplit(value)
         _ = parts.port
         found = parts.scheme in {"postgresql", "postgres"}
-        found = found and bool(parts.hostname or parse_qs(parts.query).get("host"))
+        return found and bool(parts.hostname or parse_qs(parts.query).get("host"))
     except ValueError:
-        found = False
-    if not found:
-        raise ValueError(f"this is no address of a PostgreSQL server: {_STORE_FORM}; {_ENCODE}")
+        return False
+
+
+def _store_url(value: SecretStr) -> SecretStr:
+    if not is_store_url(value.get_secret_value()):
+        raise ValueError(f"this is no address of a PostgreSQL server: {STORE_FORM}; {_ENCODE}")
     return value
 
 
@@ -141,7 +145,7 @@ def inherited() -> dict[str, str]:
 def _missing(places: Places, needs: AbstractSet[Need]) -> list[str]:
     missing = []
     if places.store_url is None and {"store", "views", "logs"} & needs:
-        missing.append(_wanted("store_url", _STORE_FORM))
+        missing.append(_wanted("store_url", STORE_FORM))
     if places.nats_url is None:
         missing.append(_wanted("nats_url", _NATS_FORM))
     return missing

@@ -11,7 +11,7 @@ the addresses on. Nothing here is a dependency of production images: those bring
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from flotilla.embedded.data_directory import DataDirectory, runtime_read
+from flotilla.embedded.data_directory import DataDirectory, runtime_read, topology_of
 from flotilla.embedded.errors import EmbeddedError
 
 if TYPE_CHECKING:
@@ -41,4 +41,5 @@ __all__ = [
     "run_nats",
     "run_postgres",
     "runtime_read",
+    "topology_of",
 ]

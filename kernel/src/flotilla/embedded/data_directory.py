@@ -113,8 +113,11 @@ def own_folder(folder: Path) -> Path:
     return folder.resolve()
 
 
-def _check(path: Path, topology: str) -> None:
-    """Refuse a directory that this topology must not touch."""
+def topology_of(path: Path) -> str | None:
+    """Return whose data directory `path` is; None when it is new, or empty.
+
+    Raises `EmbeddedError` when it is not ours: other files, a damaged marker, a newer format.
+    """
     marker = path / MARKER
     try:
         content = json.loads(marker.read_bytes())
@@ -126,7 +129,7 @@ def _check(path: Path, topology: str) -> None:
                 "data-directory-corrupt",
                 f"{path} holds other files and no {MARKER}: choose an empty or a new directory",
             ) from None
-        return
+        return None
     except (ValueError, KeyError, TypeError) as error:
         raise EmbeddedError(
             "data-directory-corrupt",
@@ -138,7 +141,13 @@ def _check(path: Path, topology: str) -> None:
             f"{marker} has the format {content['format']!r}, this version of flotilla knows "
             f"{FORMAT}: run the version that made it, or choose a new directory",
         )
-    if owner != topology:
+    return owner
+
+
+def _check(path: Path, topology: str) -> None:
+    """Refuse a directory that this topology must not touch."""
+    owner = topology_of(path)
+    if owner not in (None, topology):
         raise EmbeddedError(
             "data-directory-of-another-topology",
             f"{path} belongs to the topology {owner!r} and not to {topology!r}: run that topology, "

@@ -17,6 +17,7 @@ from flotilla.outbox import Outbox
 from flotilla.projection import Projection, ViewStore
 from flotilla.shadow import ShadowStore
 from flotilla.store import EventStore
+from flotilla.stores.moving import Kept
 
 
 class ServiceStore(EventStore, Outbox, DueStore, Protocol):
@@ -121,6 +122,27 @@ async def open_shadows(
             async with LibsqlShadows.open(
                 url, service=service, projection=projection, clock=clock
             ) as libsql:
+                yield libsql
+        case _:
+            raise ValueError(_unknown(url))
+
+
+@asynccontextmanager
+async def open_kept(url: str, *, service: str, write: bool) -> AsyncIterator[Kept]:
+    """Yield all that `service` keeps, to be moved from here, or with `write` to here.
+
+    It is one transaction, which an error takes back. Raises as `open_store` without `migrate`.
+    """
+    match url.split("://", 1)[0]:
+        case "postgresql" | "postgres":
+            from flotilla.stores.postgres.kept import PostgresKept  # noqa: PLC0415 - only what is used
+
+            async with PostgresKept.open(url, service=service, write=write) as postgres:
+                yield postgres
+        case "libsql":
+            from flotilla.stores.libsql.kept import LibsqlKept  # noqa: PLC0415 - only what is used
+
+            async with LibsqlKept.open(url, write=write) as libsql:
                 yield libsql
         case _:
             raise ValueError(_unknown(url))
