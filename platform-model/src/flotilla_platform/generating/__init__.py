@@ -15,6 +15,7 @@ from flotilla_platform.generating.compose import COMPOSE
 from flotilla_platform.generating.env import ENV
 from flotilla_platform.generating.nats import NATS
 from flotilla_platform.generating.postgres import POSTGRES
+from flotilla_platform.generating.prometheus import PROMETHEUS
 from flotilla_platform.generating.systemd import SYSTEMD
 from flotilla_platform.model import Platform
 
@@ -25,6 +26,7 @@ GENERATORS: tuple[Generator, ...] = (
     ENV,
     NATS,
     POSTGRES,
+    PROMETHEUS,
     SYSTEMD,
 )
 
