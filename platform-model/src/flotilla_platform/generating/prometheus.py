@@ -20,7 +20,7 @@ from flotilla_platform.model import Layout, Placed, Platform
 FLEET = {"fleet": "flotilla"}
 SCRAPED_KINDS = frozenset({"processes", "containers"})
 """In Kubernetes, pods are found by what their objects say, and not by a list."""
-ALERTMANAGER = "alertmanager:9093"
+ALERTMANAGER = {"containers": "alertmanager:9093", "processes": "127.0.0.1:9093"}
 
 
 def generate(platform: Platform) -> Artifacts:
@@ -55,6 +55,7 @@ def _objectives(platform: Platform) -> dict[str, Iterable[Rule]]:
         {
             "record": one.record,
             "expr": f"max by ({one.kind}) ({one.lag_metric}{of}) > bool {one.budget_s:g}",
+            "labels": {one.kind: one.name},
         }
         for one in every
         if (of := f'{{{one.kind}="{one.name}"}}')
@@ -102,7 +103,7 @@ def _configuration(layout: Layout) -> dict[str, Any]:
             "external_labels": {"topology": layout.name},
         },
         "rule_files": [f"rules/{name}.yaml" for name in rules],
-        "alerting": {"alertmanagers": [{"static_configs": [{"targets": [ALERTMANAGER]}]}]},
+        "alerting": {"alertmanagers": [{"static_configs": [{"targets": [ALERTMANAGER[layout.kind]]}]}]},
         "scrape_configs": [
             _scraped(layout, one)
             for one in layout.deployables
