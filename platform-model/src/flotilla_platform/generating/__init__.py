@@ -13,6 +13,7 @@ from pathlib import Path
 from flotilla_platform.generating.artifact import DEPLOY, Generator
 from flotilla_platform.generating.compose import COMPOSE
 from flotilla_platform.generating.env import ENV
+from flotilla_platform.generating.grafana import GRAFANA
 from flotilla_platform.generating.nats import NATS
 from flotilla_platform.generating.postgres import POSTGRES
 from flotilla_platform.generating.prometheus import PROMETHEUS
@@ -24,6 +25,7 @@ __all__ = ["DEPLOY", "GENERATORS", "artifacts", "stale_artifacts", "write_artifa
 GENERATORS: tuple[Generator, ...] = (
     COMPOSE,
     ENV,
+    GRAFANA,
     NATS,
     POSTGRES,
     PROMETHEUS,

@@ -27,9 +27,7 @@ type Rule = dict[str, Any]
 Severity = Literal["critical", "warning"]
 
 
-def alert(  # noqa: PLR0913 - the parts of a rule
-    name: str, expr: str, wait: str, severity: str, summary: str, **labels: str
-) -> Rule:
+def alert(name: str, expr: str, wait: str, severity: str, summary: str, **labels: str) -> Rule:
     """Return an alerting rule whose section of the runbook is named after it."""
     return {
         "alert": name,
@@ -95,7 +93,8 @@ def _following(found: list[Late], labels: dict[str, str]) -> Iterator[Rule]:
     )
     yield alert(
         f"{title}FallsBehind",
-        f"min_over_time({behind}[15m:1m]) > 0 and max by ({kind}) (deriv(flotilla_{waiting}{of}[15m])) > 0",
+        f"min_over_time({behind}[15m:1m]) > 0"
+        f" and max by ({kind}) (deriv(flotilla_{waiting}{of}[15m])) > 0",
         "15m",
         "warning",
         f"{which} has {{{{ $value }}}} events to do at least, and gets ever more.",

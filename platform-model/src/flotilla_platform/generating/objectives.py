@@ -1,7 +1,7 @@
 """What services promise, as ratios that Prometheus can compute: how much went wrong, of how much.
 
     availability  requests that failed, of all            (whoever is asked: over HTTP, or the bus)
-    latency       requests slower than the promise, of all; 1 % may be: the promise is the 99th percentile
+    latency       requests slower than the promise, of all; 1 % may be: it is the 99th percentile
     freshness     time in which a log or a projection was later than it may be, of all time
 
 What is late is looked at where it is stored, so that a process that does nothing looks as late as it is.

@@ -103,7 +103,9 @@ def _configuration(layout: Layout) -> dict[str, Any]:
             "external_labels": {"topology": layout.name},
         },
         "rule_files": [f"rules/{name}.yaml" for name in rules],
-        "alerting": {"alertmanagers": [{"static_configs": [{"targets": [ALERTMANAGER[layout.kind]]}]}]},
+        "alerting": {
+            "alertmanagers": [{"static_configs": [{"targets": [ALERTMANAGER[layout.kind]]}]}]
+        },
         "scrape_configs": [
             _scraped(layout, one)
             for one in layout.deployables
