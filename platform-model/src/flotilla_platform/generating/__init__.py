@@ -11,6 +11,7 @@ format, except where the format has none.
 from pathlib import Path
 
 from flotilla_platform.generating.artifact import DEPLOY, Generator
+from flotilla_platform.generating.catalog import CATALOG
 from flotilla_platform.generating.compose import COMPOSE
 from flotilla_platform.generating.env import ENV
 from flotilla_platform.generating.grafana import GRAFANA
@@ -23,6 +24,7 @@ from flotilla_platform.model import Platform
 __all__ = ["DEPLOY", "GENERATORS", "artifacts", "stale_artifacts", "write_artifacts"]
 
 GENERATORS: tuple[Generator, ...] = (
+    CATALOG,
     COMPOSE,
     ENV,
     GRAFANA,
