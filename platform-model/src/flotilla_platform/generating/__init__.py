@@ -16,9 +16,11 @@ from flotilla_platform.generating.compose import COMPOSE
 from flotilla_platform.generating.env import ENV
 from flotilla_platform.generating.grafana import GRAFANA
 from flotilla_platform.generating.nats import NATS
+from flotilla_platform.generating.otel import OTEL
 from flotilla_platform.generating.postgres import POSTGRES
 from flotilla_platform.generating.prometheus import PROMETHEUS
 from flotilla_platform.generating.systemd import SYSTEMD
+from flotilla_platform.generating.vector import VECTOR
 from flotilla_platform.model import Platform
 
 __all__ = ["DEPLOY", "GENERATORS", "artifacts", "stale_artifacts", "write_artifacts"]
@@ -29,9 +31,11 @@ GENERATORS: tuple[Generator, ...] = (
     ENV,
     GRAFANA,
     NATS,
+    OTEL,
     POSTGRES,
     PROMETHEUS,
     SYSTEMD,
+    VECTOR,
 )
 
 
