@@ -58,21 +58,7 @@ def _collector(host: str) -> dict[str, Any]:
             },
             "batch": {"timeout": "1s", "send_batch_size": 512, "send_batch_max_size": 1024},
         },
-        "exporters": {
-            "otlp_http": {
-                "endpoint": "${env:FLOTILLA_OTLP_BACKEND}",
-                "compression": "gzip",
-                "timeout": "10s",
-                "sending_queue": {"enabled": True, "queue_size": QUEUE_BATCHES_MAX},
-                "retry_on_failure": {
-                    "enabled": True,
-                    "initial_interval": "1s",
-                    "max_interval": "30s",
-                    "max_elapsed_time": "5m",
-                },
-            },
-            "prometheus": {"endpoint": f"{host}:8889", "metric_expiration": "5m"},
-        },
+        "exporters": _exporters(host),
         "service": {
             "extensions": ["health_check"],
             "pipelines": {
@@ -85,6 +71,24 @@ def _collector(host: str) -> dict[str, Any]:
             },
             "telemetry": {"logs": {"encoding": "json"}},
         },
+    }
+
+
+def _exporters(host: str) -> dict[str, Any]:
+    return {
+        "otlp_http": {
+            "endpoint": "${env:FLOTILLA_OTLP_BACKEND}",
+            "compression": "gzip",
+            "timeout": "10s",
+            "sending_queue": {"enabled": True, "queue_size": QUEUE_BATCHES_MAX},
+            "retry_on_failure": {
+                "enabled": True,
+                "initial_interval": "1s",
+                "max_interval": "30s",
+                "max_elapsed_time": "5m",
+            },
+        },
+        "prometheus": {"endpoint": f"{host}:8889", "metric_expiration": "5m"},
     }
 
 
