@@ -57,7 +57,7 @@ async def store(postgres_server: PostgresServer) -> AsyncIterator[PostgresStore]
 
 
 def open_connections(schema: str) -> float:
-    return STORE_CONNECTIONS.labels(schema)._value.get()
+    return float(STORE_CONNECTIONS.labels(schema)._value.get())
 
 
 async def test_open_connections_are_counted_until_they_end_however_they_end(
