@@ -124,8 +124,8 @@ def write(rows: Sequence[Row]) -> None:
         "Written by `make conformance`. *A day* is [tests/day.py](../tests/day.py): answers, what is "
         "shown and what is on the stream, compared\nwith one recording to the byte; `make test` and "
         "`make test-docker` hold that, and all other behaviour, in each of them.\n"
-        f"Load: {LOAD.callers} callers, one request each at a time; commands go to {LOAD.streams} counters. "
-        "GET is limited by its client.\nMemory is of our processes, without the servers.\n\n"
+        f"Load: {LOAD.callers} callers, one request each at a time; commands go to {LOAD.streams} "
+        "counters. GET is limited by its client.\nMemory is of our processes, without the servers.\n\n"
         f"{found}\n\n"
         f"flotilla {version('flotilla')}, Python {sys.version.split()[0]}, {os.cpu_count()} processors; "
         "callers, servers and services share them.\n",

@@ -75,6 +75,14 @@ async def test_prometheus_finds_its_metrics(address: str) -> None:
     assert "process_resident_memory_bytes" in body
 
 
+async def test_whoever_reads_the_metrics_learns_whether_it_is_ready_now(
+    address: str, lacking: Lacking
+) -> None:
+    assert "\nflotilla_ready 1.0\n" in (await get(address, "/metrics"))[1]
+    lacking.append("a spanner")
+    assert "\nflotilla_ready 0.0\n" in (await get(address, "/metrics"))[1], "nobody asked /readyz"
+
+
 @pytest.mark.parametrize(
     ("request_", "status"),
     [

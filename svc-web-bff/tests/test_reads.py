@@ -279,6 +279,20 @@ class TestOperations:
             assert response.status_code == 503
             assert "within 0.05 s" in response.json()["missing"][0]
 
+    async def test_whoever_reads_the_metrics_has_services_look_at_what_they_show(
+        self, client: httpx.AsyncClient, bus: LocalBus
+    ) -> None:
+        looked = 0
+
+        async def look(_: Request) -> Answer:
+            nonlocal looked
+            looked += 1
+            return Answer(b'{"service":"counter","ready":true}')
+
+        await bus.serve("qry.counter.get-health", look)
+        assert (await client.get("/metrics")).status_code == 200
+        assert looked == 1
+
     async def test_metrics_count_requests_by_route_and_not_by_path(
         self, client: httpx.AsyncClient
     ) -> None:

@@ -6,6 +6,13 @@ subject, an outcome; never a tenant, a stream or a key.
 
 from prometheus_client import Counter, Gauge, Histogram
 
+READY = Gauge(
+    "flotilla_ready", "1 while nothing is missing that this process needs for its work, else 0."
+)
+STORE_CONNECTIONS = Gauge(
+    "flotilla_store_connections", "Open connections to PostgreSQL, by schema.", ["schema"]
+)
+
 COMMIT_BATCH_UNITS = Histogram(
     "flotilla_commit_batch_units",
     "Units that one flush brought to the store.",

@@ -19,6 +19,7 @@ import pytest
 from flotilla import GroupCommitter
 from flotilla.embedded import PostgresServer, run_postgres
 from flotilla.errors import Corrupt, Unavailable
+from flotilla.metrics import STORE_CONNECTIONS
 from flotilla.outbox import Offset
 from flotilla.store import (
     EMPTY,
@@ -53,6 +54,30 @@ def a_service() -> str:
 async def store(postgres_server: PostgresServer) -> AsyncIterator[PostgresStore]:
     async with PostgresStore.open(postgres_server.dsn, service=a_service()) as opened:
         yield opened
+
+
+def open_connections(schema: str) -> float:
+    return float(STORE_CONNECTIONS.labels(schema)._value.get())
+
+
+async def test_open_connections_are_counted_until_they_end_however_they_end(
+    postgres_server: PostgresServer,
+) -> None:
+    schema = a_service()
+    pool = connections.Connections(postgres_server.dsn, schema=schema, size_max=2)
+    assert open_connections(schema) == 0
+    async with pool.use(), pool.use():
+        assert open_connections(schema) == 2
+    assert open_connections(schema) == 2, "they are kept for the next user"
+    with pytest.raises(Unavailable):
+        async with pool.use() as connection:
+            await connection.execute("select pg_terminate_backend(pg_backend_pid())")
+    async with asyncio.timeout(ANSWER_LIMIT_S):
+        while open_connections(schema) != 1:
+            await asyncio.sleep(0.01)
+        await pool.close()
+        while open_connections(schema):
+            await asyncio.sleep(0.01)
 
 
 @asynccontextmanager

@@ -2,7 +2,7 @@
 
     /healthz   200 while the event loop turns: restart me when it does not answer
     /readyz    200, or 503 and a JSON list of what is missing: send me no work
-    /metrics   what Prometheus reads
+    /metrics   what Prometheus reads, looked at now
 
 Three pages need no framework: the head of a request is read within a limit and a deadline, answered,
 and the connection is closed. Nothing is taken but GET and HEAD; a body is never read.
@@ -16,6 +16,7 @@ from http import HTTPStatus
 
 from prometheus_client import generate_latest
 
+from flotilla.metrics import READY
 from flotilla.service import HttpBinding
 from flotilla_platform.exit_codes import ExitCode, Failure
 
@@ -88,16 +89,23 @@ class _Pages:
             case b"/healthz":
                 status, kind, body = HTTPStatus.OK, _JSON, b'{"status":"ok"}'
             case b"/readyz":
-                missing = list(await self._missing())
+                missing = await self._look()
                 status = HTTPStatus.SERVICE_UNAVAILABLE if missing else HTTPStatus.OK
                 kind = _JSON
                 body = json.dumps({"ready": not missing, "missing": missing}).encode()
             case b"/metrics":
+                await self._look()  # lags and leases are as old as the last look at them
                 status, kind, body = HTTPStatus.OK, _METRICS, generate_latest()
             case _:
                 status, kind = HTTPStatus.NOT_FOUND, _JSON
                 body = b'{"pages":["/healthz","/readyz","/metrics"]}'
         return _http(status, kind, body, head_only=method == b"HEAD")
+
+    async def _look(self) -> list[str]:
+        """Return what is missing; what services show of themselves is fresh then."""
+        missing = list(await self._missing())
+        READY.set(not missing)
+        return missing
 
 
 def _http(status: HTTPStatus, kind: str, body: bytes, *, head_only: bool = False) -> bytes:

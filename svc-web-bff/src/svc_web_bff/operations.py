@@ -54,7 +54,7 @@ class Fleet:
 
 def operation_routes(fleet: Fleet) -> list[HTTPRouteHandler]:
     """Return `/healthz`, `/readyz`, `/metrics`, `/openapi.json` and `/docs`."""
-    return [_healthz_route(), _readyz_route(fleet), _metrics_route(), *_document_routes()]
+    return [_healthz_route(), _readyz_route(fleet), _metrics_route(fleet), *_document_routes()]
 
 
 def _healthz_route() -> HTTPRouteHandler:
@@ -87,9 +87,11 @@ def _readyz_route(fleet: Fleet) -> HTTPRouteHandler:
     return readyz
 
 
-def _metrics_route() -> HTTPRouteHandler:
+def _metrics_route(fleet: Fleet) -> HTTPRouteHandler:
     @route("/metrics", http_method=_READ, name="metrics")
     async def metrics(request: AnyRequest) -> Reply:
+        # In one process this page is that of all services: lags are as old as the last look at them.
+        await fleet.healths(Exchange.of(request.scope).correlation_id)
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
         return Reply(encode(REGISTRY), media_type=content_type.encode())
 

@@ -11,25 +11,35 @@ format, except where the format has none.
 from pathlib import Path
 
 from flotilla_platform.generating.artifact import DEPLOY, Generator
+from flotilla_platform.generating.catalog import CATALOG
 from flotilla_platform.generating.compose import COMPOSE
 from flotilla_platform.generating.env import ENV
 from flotilla_platform.generating.flux import FLUX
+from flotilla_platform.generating.grafana import GRAFANA
 from flotilla_platform.generating.kustomize import KUSTOMIZE
 from flotilla_platform.generating.nats import NATS
+from flotilla_platform.generating.otel import OTEL
 from flotilla_platform.generating.postgres import POSTGRES
+from flotilla_platform.generating.prometheus import PROMETHEUS
 from flotilla_platform.generating.systemd import SYSTEMD
+from flotilla_platform.generating.vector import VECTOR
 from flotilla_platform.model import Platform
 
 __all__ = ["DEPLOY", "GENERATORS", "artifacts", "stale_artifacts", "write_artifacts"]
 
 GENERATORS: tuple[Generator, ...] = (
+    CATALOG,
     COMPOSE,
     ENV,
     FLUX,
     KUSTOMIZE,
+    GRAFANA,
     NATS,
+    OTEL,
     POSTGRES,
+    PROMETHEUS,
     SYSTEMD,
+    VECTOR,
 )
 
 

@@ -137,6 +137,9 @@ def _process(layout: Layout, one: Runs) -> Iterator[tuple[str, str]]:
     if deployable.http_port:
         yield "Environment", "FLOTILLA_HTTP_HOST=127.0.0.1"
         yield "Environment", f"FLOTILLA_HTTP_PORT={deployable.http_port}"
+    if deployable.machine_port:
+        yield "Environment", f"FLOTILLA_ADMIN_HOST=127.0.0.{'1' if deployable.http_port else '%i'}"
+        yield "Environment", f"FLOTILLA_ADMIN_PORT={deployable.machine_port}"
     yield "Environment", "PYTHONDONTWRITEBYTECODE=1"
     yield "EnvironmentFile", f"-{SETTINGS}/{one.name}.env"
     if not deployable.http_port:

@@ -86,6 +86,14 @@ class Deployable(Part):
             examples=[ADMIN_PORT],
         ),
     ] = ADMIN_PORT
+    machine_port: Annotated[
+        Port | None,
+        Field(
+            description="Where it says the same on a machine that it shares, under systemd: replica"
+            " n on 127.0.0.n; null: on any free port, where nobody can look for it.",
+            examples=[9101],
+        ),
+    ] = None
     state: Annotated[
         State,
         Field(description="What cannot be in two processes at once.", examples=["leased"]),

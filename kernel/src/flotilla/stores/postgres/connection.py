@@ -12,6 +12,7 @@ from importlib import resources
 import asyncpg
 
 from flotilla.errors import Corrupt, Unavailable
+from flotilla.metrics import STORE_CONNECTIONS
 from flotilla.stores.migrations import AppliedMigration, Migration, plan, require
 
 CONNECT_TIMEOUT_S = 5.0
@@ -91,6 +92,7 @@ class Connections:
 
     def __init__(self, url: str, *, schema: str, size_max: int, read_only: bool = False) -> None:
         self._url = url
+        self._open = STORE_CONNECTIONS.labels(schema)
         self._settings = SERVER_SETTINGS | {
             "search_path": schema,
             "application_name": f"flotilla-{schema}",
@@ -155,12 +157,17 @@ class Connections:
             command_timeout=COMMAND_TIMEOUT_S,
             server_settings=self._settings,
         )
+        self._open.inc()
+        connection.add_termination_listener(self._ended)
         try:
             await _limit_transactions(connection, TRANSACTION_TIMEOUT)
         except BaseException:
             connection.terminate()
             raise
         return connection
+
+    def _ended(self, _connection: asyncpg.Connection) -> None:
+        self._open.dec()
 
 
 async def prepare(
