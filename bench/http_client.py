@@ -52,7 +52,21 @@ class Caller(asyncio.Protocol):
             self._answered.set_exception(HttpCallError(f"the server hung up: {exc}"))
 
     async def increment(self, counter: int) -> None:
-        """Send one command.
+        """Send one command. Raises as `_ask`."""
+        head = (
+            f"POST /v1/counters/c{counter}/increment HTTP/1.1\r\nHost: {self._host}\r\n"
+            f"X-Tenant-Id: acme\r\nIdempotency-Key: k{next(self._keys)}\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(BODY)}\r\n\r\n"
+        )
+        await self._ask(head.encode() + BODY)
+
+    async def read(self, counter: int) -> None:
+        """Read one counter. Raises as `_ask`."""
+        head = f"GET /v1/counters/c{counter} HTTP/1.1\r\nHost: {self._host}\r\nX-Tenant-Id: acme\r\n\r\n"
+        await self._ask(head.encode())
+
+    async def _ask(self, request: bytes) -> None:
+        """Send a request and return when it was answered.
 
         Raises:
             HttpCallError: it was not answered with 200.
@@ -61,12 +75,7 @@ class Caller(asyncio.Protocol):
         if self._transport is None or self._transport.is_closing():
             raise HttpCallError("not connected")
         self._answered = asyncio.get_running_loop().create_future()
-        head = (
-            f"POST /v1/counters/c{counter}/increment HTTP/1.1\r\nHost: {self._host}\r\n"
-            f"X-Tenant-Id: acme\r\nIdempotency-Key: k{next(self._keys)}\r\n"
-            f"Content-Type: application/json\r\nContent-Length: {len(BODY)}\r\n\r\n"
-        )
-        self._transport.write(head.encode() + BODY)
+        self._transport.write(request)
         answer = await self._answered
         if not answer.startswith(b"HTTP/1.1 200"):
             raise HttpCallError(answer[:400].decode(errors="replace"))

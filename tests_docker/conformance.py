@@ -16,18 +16,18 @@ from pathlib import Path
 from time import perf_counter
 
 import day
-import httpx
 from containers import ComposeFleet, prepare
-from fleet import TOPOLOGIES, Fleet
+from fleet import TOPOLOGIES, Fleet, settled
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from bench.http_client import connect
+from bench.http_client import Caller, connect
 from bench.measure import Ask, Load, Sample, closed_loop, rss_mb
 from flotilla.testing.servers import open_folder
 from images.settings import ROOT
 
 LOAD = Load("many", 32)
+READ_STREAMS = 50
 PAGE = ROOT / "docs" / "conformance.md"
 README = ROOT / "README.md"
 BEGIN, END = "<!-- conformance -->", "<!-- /conformance -->"
@@ -87,15 +87,22 @@ async def post(fleet: Fleet, seconds: float) -> Sample:
 
 
 async def get(fleet: Fleet, seconds: float) -> Sample:
-    """Read counters."""
-    async with fleet.client("acme") as client:
-        ask = partial(read, client)
-        return await closed_loop([ask], LOAD, seconds)
+    """Read counters that were opened."""
+    connections = await connect(fleet.runtime["api"], LOAD.callers, count(10**9))
+    try:
+        for number in range(READ_STREAMS):
+            await connections[0].increment(number)
+        await settled(fleet)
+        asks = [partial(read, connection) for connection in connections]
+        return await closed_loop(asks, LOAD, seconds)
+    finally:
+        for connection in connections:
+            connection.close()
 
 
-async def read(client: httpx.AsyncClient, number: int) -> None:
-    """Read one counter; that some were never opened is an answer too."""
-    await client.get(f"/v1/counters/c{number}")
+async def read(connection: Caller, number: int) -> None:
+    """Read one of the first counters."""
+    await connection.read(number % READ_STREAMS)
 
 
 def fleets(folder: Path) -> list[Fleet]:
@@ -125,7 +132,7 @@ def write(rows: Sequence[Row]) -> None:
         "shown and what is on the stream, compared\nwith one recording to the byte; `make test` and "
         "`make test-docker` hold that, and all other behaviour, in each of them.\n"
         f"Load: {LOAD.callers} callers, one request each at a time; commands go to {LOAD.streams} "
-        "counters. GET is limited by its client.\nMemory is of our processes, without the servers.\n\n"
+        f"counters, reads to {READ_STREAMS}.\nMemory is of our processes, without the servers.\n\n"
         f"{found}\n\n"
         f"flotilla {version('flotilla')}, Python {sys.version.split()[0]}, {os.cpu_count()} processors; "
         "callers, servers and services share them.\n",
