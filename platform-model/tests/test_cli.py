@@ -134,6 +134,7 @@ def test_exit_statuses_never_change() -> None:
         "REFUSED": 15,
         "SETTING_INVALID": 16,
         "TOPOLOGY_INVALID": 20,
+        "ARTIFACTS_STALE": 30,
         "SECRET_REFUSED": 40,
         "SECRETS_UNSAFE": 41,
         "INTERRUPTED": 130,
