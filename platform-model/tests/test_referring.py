@@ -248,6 +248,22 @@ def test_a_topology_can_be_run(
     assert any(one.startswith(line) for one in found), found
 
 
+def test_two_deployables_that_say_how_they_are_on_one_port(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "model"
+    shutil.copytree(GOOD, root)
+    monkeypatch.chdir(root)
+    for name in ("counter", "worker"):
+        file = Path(f"deployables/{name}.yaml")
+        file.write_text(file.read_text() + "machine_port: 9101\n")
+    with pytest.raises(
+        ModelInvalid,
+        match=r"'worker' would listen on the port 9101, as the deployable 'counter' does",
+    ):
+        read_platform(root)
+
+
 def test_two_deployables_on_one_port(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = tmp_path / "model"
     shutil.copytree(GOOD, root)

@@ -19,13 +19,11 @@ import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import Any
 from urllib.parse import ParseResult, urlsplit
 
 import nats.errors
 import structlog
-from faststream.nats import NatsBroker
 from nats.aio.client import PING_PROTO, Client, Srv
 from nats.aio.msg import Msg
 from nats.aio.transport import TcpTransport
@@ -37,8 +35,6 @@ CONNECT_TIMEOUT_S = 10.0
 RECONNECT_WAIT_S = 0.25
 SILENCE_MAX_MS = 3000
 """How long sent bytes may stay unacknowledged before the kernel drops the connection."""
-STOP_TIMEOUT_S = 10.0
-
 _ATTEMPT_TIMEOUT_S = 2
 _CLOSE_TIMEOUT_S = 2.0
 _PING_INTERVAL_S = 1
@@ -273,58 +269,6 @@ class _Client(Client):
     async def on_reconnected(self) -> None:
         """Say once that it is back."""
         log.info("nats.reconnected", name=self.options["name"], count=self.stats["reconnects"])
-
-
-class FleetBroker(NatsBroker):
-    """FastStream on a connection that heals, handing messages over as they are.
-
-    Handlers take the `NatsMessage` itself: nothing is parsed, validated or injected. (FastStream's
-    own connection stops reconnecting for good when, say, a restarted server is full for a moment.)
-    """
-
-    def __init__(self, url: str, *, name: str) -> None:
-        super().__init__(
-            url.split(","),
-            **connect_options(name),
-            apply_types=False,
-            serializer=None,
-            decoder=_undecoded,
-            # Its lines a message are for debugging; its own handler would not write like ours.
-            logger=logging.getLogger("flotilla.faststream"),
-            log_level=logging.DEBUG,
-        )
-        self._url = url
-        self._name = name
-
-    async def _connect(self) -> Client:
-        client = await connect(self._url, name=self._name)
-        self.config.connect(client)
-        return client
-
-    async def stop(
-        self,
-        exc_type: type[BaseException] | None = None,
-        exc_val: BaseException | None = None,
-        exc_tb: TracebackType | None = None,
-    ) -> None:
-        """Stop subscribers and close, within `STOP_TIMEOUT_S`, also while the server is away."""
-        client = self._connection
-        try:
-            async with asyncio.timeout(STOP_TIMEOUT_S):
-                await super().stop(exc_type, exc_val, exc_tb)
-        except (
-            OSError,
-            nats.errors.Error,
-            ExceptionGroup,
-        ) as error:  # a TimeoutError is an OSError
-            log.warning("nats.stop_incomplete", name=self._name, error=repr(error))
-        finally:
-            if client is not None:
-                await close(client)
-
-
-async def _undecoded(message: Any) -> Any:
-    return message
 
 
 def _places(url: str) -> str:

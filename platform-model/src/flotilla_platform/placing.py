@@ -153,16 +153,18 @@ def _check_ports(platform: Platform, layout: Layout) -> Iterator[Mistake]:
     if layout.kind == "processes":
         taken = {one.port: f"the resource {one.name!r}" for one in layout.resources if one.port}
     for index, placed in enumerate(layout.deployables):
-        port = placed.deployable.http_port
-        if port is None or layout.kind not in _ONE_HOST:
-            continue
-        if port in taken:
-            yield Mistake(
-                platform.at("topology", layout.name, "placements", index, "deployable"),
-                f"{placed.name!r} would listen on the port {port}, as {taken[port]} does",
-                "choose another http_port for one of the two",
-            )
-        taken.setdefault(port, f"the deployable {placed.name!r}")
+        ports = {"http_port": placed.deployable.http_port if layout.kind in _ONE_HOST else None}
+        if layout.kind == "processes":
+            ports["machine_port"] = placed.deployable.machine_port
+        for key, port in ports.items():
+            if port in taken:
+                yield Mistake(
+                    platform.at("topology", layout.name, "placements", index, "deployable"),
+                    f"{placed.name!r} would listen on the port {port}, as {taken[port]} does",
+                    f"choose another {key} for one of the two",
+                )
+            if port is not None:
+                taken.setdefault(port, f"the deployable {placed.name!r}")
 
 
 def _check_resources(platform: Platform, topology: Topology) -> Iterator[Mistake]:

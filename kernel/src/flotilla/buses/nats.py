@@ -46,9 +46,10 @@ from flotilla.bus import (
     error_from_fields,
     service_of,
 )
+from flotilla.buses.broker import FleetBroker
 from flotilla.buses.local import LocalBus, refuse_oversize
 from flotilla.errors import KernelError, Rejected, Unavailable
-from flotilla.nats import ArrivedMsg, FleetBroker
+from flotilla.nats import ArrivedMsg
 
 WORKERS_MAX = 512
 """Handlers running at the same time, for each subject and process."""
