@@ -161,7 +161,7 @@ class Edge(ComposeFleet):
         )
 
 
-async def test_every_container_is_replaced_under_load_without_a_failed_request(
+async def test_every_container_is_replaced_under_load_and_every_request_gets_its_answer(
     fleet: ComposeFleet, tenant: str
 ) -> None:
     api = fleet.runtime["api"]
