@@ -10,8 +10,7 @@ import kubernetes_validate
 import pytest
 from ruamel.yaml import YAML
 
-from flotilla_platform.generating import artifacts
-from flotilla_platform.generating.kustomize import NOT_RELEASED
+from flotilla_platform.generating.kustomize import KUSTOMIZE, NOT_RELEASED
 from flotilla_platform.model import Layout, Platform
 from flotilla_platform.reading import find_model, read_platform
 from flotilla_platform.testing.kustomizing import containers, pod_of, render
@@ -316,13 +315,13 @@ def test_flux_applies_every_component_once_in_an_order_without_a_circle(
 
 
 def test_an_environment_that_is_changed_changes_its_overlay_alone() -> None:
-    before = artifacts(PLATFORM)
+    before = KUSTOMIZE.generate(PLATFORM)
     place = PLATFORM.environments["dev"].model_copy(update={"host": "other.example"})
     changed = Platform(
         **{name: getattr(PLATFORM, name) for name in Platform.__dataclass_fields__}
         | {"environments": {**PLATFORM.environments, "dev": place}}
     )
-    after = artifacts(changed)
-    assert {path for path in before | after if before.get(path) != after.get(path)} == {
+    after = KUSTOMIZE.generate(changed)
+    assert {path for path in {**before, **after} if before.get(path) != after.get(path)} == {
         "k3s/overlays/dev/web-bff/ingress.yaml"
     }

@@ -95,7 +95,11 @@ async def test_one_that_was_killed_is_started_again_and_seen_to_be(up_many: UpMa
     )
     assert after.last_exit == -signal.SIGKILL
     told = run_flotilla(Path(runtime.data), "status", "--data", runtime.data, "--json", env=ENV)
-    assert "compose/1" in told.stdout
+    assert [(1, -signal.SIGKILL)] == [
+        (one["restarts"], one["last_exit"])
+        for one in json.loads(told.stdout)["processes"]
+        if one["deployable"] == "compose"
+    ]
     eventually(
         lambda: process(runtime, "compose/1").state == "running" or None, "it is started again"
     )
