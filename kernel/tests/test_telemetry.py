@@ -434,7 +434,7 @@ class TestMetrics:
             for family in prometheus_client.REGISTRY.collect()
             if family.name.startswith("flotilla_")
         }
-        units = "units|commands|seconds|events|handshakes|offset|leader|owner"
+        units = "units|commands|seconds|events|handshakes|offset|leader|owner|ready|connections"
 
         assert families
         for name, family in families.items():
