@@ -121,7 +121,6 @@ def has_its_stream_made_again(source: Fleet, target: Fleet) -> None:
 WAYS = [
     ("single", "single-postgres", has_its_stream_made_again),
     ("single", "vps", keeps_its_broker),
-    ("single-postgres", "single", has_its_stream_made_again),
 ]
 
 
