@@ -7,10 +7,9 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from flotilla_platform.generating.postgres import POOL_CONNECTIONS
 from flotilla_platform.model import LADDER, Layout, Platform, Resource
 
-POOL_CONNECTIONS = 10
-"""What a process opens at most for one store or view (`generating.postgres`)."""
 STORE_NEEDS = {"store", "views", "logs"}
 
 
@@ -116,7 +115,8 @@ def _steps(before: Layout, after: Layout, *, moving: bool) -> Iterator[str]:
     yield f"Stop {before.name}: web-bff first, the others when its requests are answered"
     if moving:
         yield "Make a copy of its data that nobody changes"
-        yield f"Move what it keeps: flotilla move from {before.name} to {after.name}"
+        target = f"--topology {after.name}{_target(after)}"
+        yield f"Move what it keeps: flotilla move {_source(before)} {target}"
         yield "Compare counts and hashes that it prints, of every stream, log and view"
     for placed in after.deployables:
         yield f"Start {placed.replicas} of {placed.name}; wait for /readyz of each"
@@ -151,3 +151,14 @@ def _risks(platform: Platform, before: Layout, after: Layout) -> Iterator[str]:
         for placed in after.deployables
         if placed.replicas == 1
     )
+
+
+def _source(layout: Layout) -> str:
+    """Return how `flotilla move` is told where it takes from."""
+    embedded = layout.resources.store.server == "embedded"
+    return f"--from-data .flotilla/{layout.name}" if embedded else "--from-store postgresql://…"
+
+
+def _target(layout: Layout) -> str:
+    embedded = layout.resources.store.server == "embedded"
+    return "" if embedded else " --to-store postgresql://…"
