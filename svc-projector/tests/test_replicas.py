@@ -338,9 +338,12 @@ async def test_whoever_stands_by_is_well_and_answers_what_a_token_asks_for(
     async def well() -> bool:
         return (await standby.health()).ready
 
+    async def all_show_life() -> bool:
+        signs = {sign.projection: sign.trouble for sign in await heartbeats(world.views)}
+        return signs == dict.fromkeys(NAMES, "")
+
     await eventually(well, within_s=LIMIT_S, what="it is well")
-    signs = {sign.projection: sign.trouble for sign in await heartbeats(world.views)}
-    assert dict.fromkeys(NAMES, "") == signs
+    await eventually(all_show_life, within_s=LIMIT_S, what="each projection shows life, untroubled")
 
 
 async def test_a_retry_that_reaches_whoever_stands_by_frees_the_key_for_the_owner(
