@@ -14,7 +14,10 @@ from typing import Any
 import httpx
 from nats.aio.client import Client
 
+from flotilla.clock import SystemClock
 from flotilla.nats import connected
+from flotilla_platform.runtime import find_running
+from flotilla_platform.status import read_status
 
 ONE_PROCESS = ("single", "single-postgres")
 TOPOLOGIES = (*ONE_PROCESS, "vps")
@@ -93,13 +96,9 @@ class Fleet:
             return "".join([(await client.get(f"{page}/metrics")).text for page in pages])
 
     async def status(self) -> dict[str, Any]:
-        """Return what `flotilla status --json` says, whatever its exit code."""
-        process = await asyncio.create_subprocess_exec(
-            FLOTILLA, "status", "--data", self.data, "--json", stdout=asyncio.subprocess.PIPE
-        )
-        out, _ = await process.communicate()
-        found: dict[str, Any] = json.loads(out)
-        return found
+        """Return what `flotilla status --json` prints, without a process for each time."""
+        found = await read_status(find_running(self.data), SystemClock())
+        return found.model_dump(mode="json")
 
     async def stop(self, how: signal.Signals = signal.SIGINT) -> int:
         """Stop it; return its exit code."""
@@ -151,13 +150,14 @@ async def read(client: httpx.AsyncClient, counter: str, token: str | None = None
 
 
 async def settled(fleet: Fleet, *, within_s: float = 20) -> dict[str, Any]:
-    """Return the status once nothing waits and no projection is behind."""
+    """Return the status once nothing waits, the stream has it all, and no projection is behind."""
     status: dict[str, Any] = {}
     try:
         async with asyncio.timeout(within_s):
             while True:
                 status = await fleet.status()
                 behind = [log["waiting"] for log in status["logs"]]
+                behind += [log["offset"] != log["stream_last_sequence"] for log in status["logs"]]
                 behind += [p["lag_events"] for p in status["projections"]]
                 if status["projections"] and not any(behind):
                     return status
