@@ -1,0 +1,72 @@
+"""Every key store keeps the contract; what was destroyed is not in libSQL's files either."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from flotilla.embedded import PostgresServer
+from flotilla.keys import Erasure
+from flotilla.stores.libsql import LibsqlKeys
+from flotilla.stores.memory_keys import MemoryKeys
+from flotilla.stores.postgres import PostgresKeys
+from flotilla.testing import KeyStoreContract
+from flotilla.testing.keys import a_key
+
+
+class TestMemoryKeys(KeyStoreContract):
+    @pytest.fixture
+    def store(self) -> MemoryKeys:
+        return MemoryKeys()
+
+
+class TestLibsqlKeys(KeyStoreContract):
+    @pytest.fixture
+    async def store(self, tmp_path: Path) -> AsyncIterator[LibsqlKeys]:
+        async with LibsqlKeys.open(f"libsql://{tmp_path}/keys.db") as store:
+            yield store
+
+    async def test_no_byte_of_a_destroyed_key_is_left_in_its_files(self, tmp_path: Path) -> None:
+        url = f"libsql://{tmp_path}/keys.db"
+        material = [a_key(id_=n).wrapped or b"" for n in range(1, 200)]
+        async with LibsqlKeys.open(url) as store:
+            for n in range(1, 200):
+                await store.create(a_key(f"s{n}", id_=n))
+            assert any(key in _bytes_of(tmp_path) for key in material)
+
+            await store.destroy(Erasure("acme"))
+            assert () == await store.scrub()
+
+            assert not [key for key in material if key in _bytes_of(tmp_path)]
+
+    async def test_a_reader_in_the_way_is_told_and_the_next_scrub_does_the_rest(
+        self, tmp_path: Path
+    ) -> None:
+        url = f"libsql://{tmp_path}/keys.db"
+        async with LibsqlKeys.open(url, lock_wait_s=0.05) as store:
+            key = await store.create(a_key())
+            assert key.wrapped
+            async with LibsqlKeys.open(url) as other:
+                lane = other._database.reader
+                await lane.run(lambda c: (c.run("begin"), c.rows("select * from data_key")))
+                await store.destroy(Erasure("acme"))
+
+                [words] = await store.scrub()
+                assert "somebody reads it" in words
+                await lane.run(lambda c: c.rollback())
+
+            assert () == await store.scrub()
+            assert key.wrapped not in _bytes_of(tmp_path)
+
+
+class TestPostgresKeys(KeyStoreContract):
+    @pytest.fixture
+    async def store(self, postgres_server: PostgresServer) -> AsyncIterator[PostgresKeys]:
+        schema = f"s{uuid4().hex[:12]}"  # each test has one of its own on the shared server
+        async with PostgresKeys.open(postgres_server.dsn, schema=schema) as store:
+            yield store
+
+
+def _bytes_of(folder: Path) -> bytes:
+    return b"".join(file.read_bytes() for file in sorted(folder.iterdir()))
