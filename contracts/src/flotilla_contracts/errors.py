@@ -37,8 +37,6 @@ class ErrorCode(StrEnum):
     IDEMPOTENCY_KEY_REUSED = "idempotency-key-reused"
     EVENT_TOO_LARGE = "event-too-large"
     UNSTORABLE = "unstorable"
-    SUBJECT_ERASED = "subject-erased"
-    PERSONAL_TEXT_TOO_LONG = "personal-text-too-long"
 
     # The other families: try again (now, later), or wake a human.
     CONFLICT = "conflict"
@@ -78,8 +76,6 @@ PROBLEMS: dict[ErrorCode, ProblemSpec] = {
     ErrorCode.IDEMPOTENCY_KEY_REUSED: ProblemSpec(422, "This key was used for something else"),
     ErrorCode.EVENT_TOO_LARGE: ProblemSpec(413, "What would be stored is too large"),
     ErrorCode.UNSTORABLE: ProblemSpec(422, "This text cannot be stored"),
-    ErrorCode.SUBJECT_ERASED: ProblemSpec(410, "Who this is about was erased"),
-    ErrorCode.PERSONAL_TEXT_TOO_LONG: ProblemSpec(413, "This text is too long"),
     ErrorCode.CONFLICT: ProblemSpec(409, "Others were faster", retry_after_s=1),
     ErrorCode.VIEW_BEHIND: ProblemSpec(503, "The view has not caught up yet", retry_after_s=1),
     ErrorCode.UNAVAILABLE: ProblemSpec(503, "Not available right now", retry_after_s=1),
