@@ -15,13 +15,15 @@ import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flotilla.erasures import PAGE_EVENTS_MAX, erasures_in
 from flotilla.errors import Corrupt, KernelError, Rejected
 from flotilla.keys import DataKey, Destroyed, Erased, Erasure, NoSubject
 from flotilla.master_key import MasterKeyInvalid, MasterKeys, new_master_key
 from flotilla.privacy import CACHE_TTL_S, TEXT_BYTES_MAX, SealedElsewhere, TextTooLong, Vault
 from flotilla.service import KeysBinding
-from flotilla.store import EMPTY, Append, NewEvent, Unit, stream_id
+from flotilla.store import EMPTY, Append, NewEvent, RecordedEvent, Unit, stream_id
 from flotilla.stores import open_keys, open_store, open_vault
+from flotilla.stores.memory import MemoryStore
 from flotilla.stores.memory_keys import MemoryKeys
 from flotilla.testing import ManualClock
 
@@ -340,6 +342,26 @@ def test_what_is_no_master_key_is_refused_without_being_repeated(text: str) -> N
     assert "master-key-invalid" == caught.value.code
     assert MASTER not in str(caught.value)
     assert len(text) < 5 or text not in str(caught.value)
+
+
+async def test_erasures_are_read_from_their_stream_in_pages_and_nothing_else_is_one(
+    vault: Vault,
+) -> None:
+    store, stream = MemoryStore(), stream_id("platform", "erasures", "all")
+    events = tuple(
+        NewEvent(str(n), "erased.v1" if n % 2 else "noted.v1", json.dumps(f"s{n}"), {})
+        for n in range(PAGE_EVENTS_MAX + 2)
+    )
+    await store.commit([Unit((Append(stream, EMPTY, events),))])
+
+    def read(event: RecordedEvent) -> Erasure | None:
+        return Erasure("acme", json.loads(event.payload)) if event.type == "erased.v1" else None
+
+    found = [erasure async for erasure in erasures_in(store, stream, read)]
+
+    assert [Erasure("acme", f"s{n}") for n in range(1, PAGE_EVENTS_MAX + 2, 2)] == found
+    await vault.seal("acme", f"s{PAGE_EVENTS_MAX + 1}", "text")
+    assert 1 == await vault.reconcile(erasures_in(store, stream, read))
 
 
 class TestRestoredKeys:
