@@ -11,13 +11,18 @@ from subprocess import CompletedProcess
 import pytest
 
 from flotilla.bus import Context, Request
+from flotilla.clock import SystemClock
 from flotilla.master_key import new_master_key
+from flotilla.privacy import Vault
+from flotilla.stores import open_keys
 from flotilla_platform.carrying import open_bus
 from flotilla_platform.exit_codes import ExitCode, Failure
 from flotilla_platform.generating import compose, env, kustomize, postgres, systemd
 from flotilla_platform.key_places import bind_keys, key_variables
 from flotilla_platform.loading import ModelInvalid
 from flotilla_platform.model import Platform
+from flotilla_platform.moving_keys import move_keys
+from flotilla_platform.places import DataPlace
 from flotilla_platform.reading import read_platform
 from flotilla_platform.testing import Fleet
 
@@ -122,6 +127,34 @@ def test_a_master_key_is_made_once_and_only_where_none_is_given(
     monkeypatch.delenv("FLOTILLA_MASTER_KEY")
     with pytest.raises(Failure, match="there is no master key"):
         bind_keys(tmp_path / "absent", None, make=False)
+
+
+async def test_keys_and_the_master_key_that_wraps_them_move_with_a_fleet(
+    sealing: Platform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout = sealing.layouts["single"]
+    old, new = (DataPlace(tmp_path / name, layout) for name in ("old", "new"))
+    stores = {place: {"counter": f"libsql://{place.path}/counter.db"} for place in (old, new)}
+    for place in (old, new):
+        place.path.mkdir()
+    assert await move_keys(old, new, stores[old], stores[new]) == ""  # nothing was ever sealed
+    assert list(new.path.iterdir()) == []
+
+    binding = bind_keys(old.path, None)
+    async with open_keys(binding.url) as keys:
+        sealed = await Vault(keys, binding.master, SystemClock()).seal("acme", "ada", CANARY)
+    for _ in range(2):
+        assert await move_keys(old, new, stores[old], stores[new]) == ""
+
+    moved = bind_keys(new.path, None, make=False)
+    async with open_keys(moved.url) as keys:
+        assert await Vault(keys, moved.master, SystemClock()).open("acme", sealed) == CANARY
+    assert stat.S_IMODE((new.path / "master.key").stat().st_mode) == 0o600
+    monkeypatch.setenv("FLOTILLA_MASTER_KEY", NEW)
+    left = await move_keys(old, new, stores[old], stores[new])
+    assert left == "give the new fleet the same FLOTILLA_MASTER_KEY"
+    monkeypatch.setenv("FLOTILLA_KEYS_URL", "postgresql://keys@elsewhere/keys")
+    assert await move_keys(old, new, {}, {}) == ""
 
 
 def test_a_fleet_seals_and_its_master_key_is_rotated_while_it_runs(up: Up, run: Run) -> None:

@@ -15,10 +15,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from flotilla.errors import Rejected
+from flotilla.errors import Conflict, Rejected
 
 NAME_BYTES_MAX = 512
 """Of a tenant, and of a subject: both are indexed."""
+COPY_KEYS_MAX = 500
 
 
 class Erased(Rejected):
@@ -159,3 +160,21 @@ class KeyStore(Protocol):
     async def status(self) -> KeyStatus:
         """Count the keys."""
         ...
+
+
+async def copy_keys(source: KeyStore, target: KeyStore) -> int:
+    """Copy every living key to another store; return how many there are. Again: nothing happens.
+
+    Raises `Conflict` (`keys-differ`) when the target has another key, or none any more, for a subject.
+    """
+    copied, after = 0, ""
+    while page := await source.wrapped_by_others("", after=after, limit=COPY_KEYS_MAX):
+        for key in page:
+            if await target.create(key) != key:
+                raise Conflict(
+                    "the target has other keys of personal data: move to a new place, or restore"
+                    " the target's own; see docs/runbooks/privacy.md",
+                    code="keys-differ",
+                )
+        copied, after = copied + len(page), page[-1].key_id
+    return copied

@@ -7,7 +7,8 @@ from uuid import uuid4
 import pytest
 
 from flotilla.embedded import PostgresServer
-from flotilla.keys import Erasure
+from flotilla.errors import Conflict
+from flotilla.keys import COPY_KEYS_MAX, Erasure, copy_keys
 from flotilla.stores.libsql import LibsqlKeys
 from flotilla.stores.memory_keys import MemoryKeys
 from flotilla.stores.postgres import PostgresKeys
@@ -66,6 +67,22 @@ class TestPostgresKeys(KeyStoreContract):
         schema = f"s{uuid4().hex[:12]}"  # each test has one of its own on the shared server
         async with PostgresKeys.open(postgres_server.dsn, schema=schema) as store:
             yield store
+
+
+async def test_keys_are_copied_to_another_store_once(tmp_path: Path) -> None:
+    source = MemoryKeys()
+    for n in range(1, COPY_KEYS_MAX + 3):
+        await source.create(a_key(f"s{n}", id_=n))
+    await source.destroy(Erasure("acme", "s1"))
+    async with LibsqlKeys.open(f"libsql://{tmp_path}/keys.db") as target:
+        assert COPY_KEYS_MAX + 1 == await copy_keys(source, target)
+        assert COPY_KEYS_MAX + 1 == await copy_keys(source, target)
+
+        assert a_key("s2", id_=2) == await target.of_subject("acme", "s2")
+        assert await target.of_subject("acme", "s1") is None
+        await target.destroy(Erasure("acme", "s2"))
+        with pytest.raises(Conflict, match="other keys"):
+            await copy_keys(source, target)
 
 
 def _bytes_of(folder: Path) -> bytes:
