@@ -2,8 +2,10 @@
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
 from uuid import uuid4
 
+import asyncpg
 import pytest
 
 from flotilla.embedded import PostgresServer
@@ -12,6 +14,7 @@ from flotilla.keys import COPY_KEYS_MAX, Erasure, copy_keys
 from flotilla.stores.libsql import LibsqlKeys
 from flotilla.stores.memory_keys import MemoryKeys
 from flotilla.stores.postgres import PostgresKeys
+from flotilla.stores.postgres.keys import HELD, NOT_VACUUMED, REMAINS
 from flotilla.testing import KeyStoreContract
 from flotilla.testing.keys import a_key
 
@@ -67,6 +70,43 @@ class TestPostgresKeys(KeyStoreContract):
         schema = f"s{uuid4().hex[:12]}"  # each test has one of its own on the shared server
         async with PostgresKeys.open(postgres_server.dsn, schema=schema) as store:
             yield store
+
+
+async def test_a_role_that_does_not_own_the_keys_destroys_them_and_says_what_it_may_not(
+    postgres_server: PostgresServer,
+) -> None:
+    schema, role = (f"{letter}{uuid4().hex[:12]}" for letter in "sr")
+    async with PostgresKeys.open(postgres_server.dsn, schema=schema) as owner:
+        await owner.create(a_key())
+        assert REMAINS == await owner.scrub()
+    admin = await asyncpg.connect(postgres_server.dsn)
+    try:
+        await admin.execute(f"""
+            create role {role} login;
+            grant usage on schema {schema} to {role};
+            grant select on {schema}.schema_migration to {role};
+            grant select, insert, update on {schema}.data_key to {role};
+        """)
+        async with PostgresKeys.open(_as_role(postgres_server.dsn, role), schema=schema) as store:
+            await store.create(a_key("bob", id_=2))
+            assert 2 == (await store.destroy(Erasure("acme"))).keys
+            assert (NOT_VACUUMED, *REMAINS) == await store.scrub()
+
+        async with PostgresKeys.open(postgres_server.dsn, schema=schema) as owner:
+            async with admin.transaction():
+                await admin.execute(f"lock table {schema}.data_key in share mode")
+                assert (HELD, *REMAINS) == await owner.scrub()
+            assert REMAINS == await owner.scrub()
+            assert 0 == (await owner.status()).alive
+    finally:
+        await admin.close()
+
+
+def _as_role(dsn: str, role: str) -> str:
+    parts = urlsplit(dsn)
+    host = parts.netloc.rpartition("@")[2]
+    query = "&".join(part for part in parts.query.split("&") if part and "user=" not in part)
+    return urlunsplit(parts._replace(netloc=f"{role}@{host}", query=query))
 
 
 async def test_keys_are_copied_to_another_store_once(tmp_path: Path) -> None:
