@@ -119,8 +119,8 @@ async def provision(dsn: str) -> None:
 async def places() -> AsyncIterator[Places]:
     with open_folder() as data, open_folder() as folder:
         async with run_postgres(data) as postgres, broker(folder) as port:
-            await provision(postgres.dsn)
-            yield Places(port, postgres.dsn)
+            await provision(postgres.superuser_dsn)
+            yield Places(port, postgres.superuser_dsn)
 
 
 @asynccontextmanager
@@ -307,9 +307,9 @@ async def test_no_role_does_what_is_not_its_to_do(
 async def test_a_schema_that_is_not_there_yet_is_waited_for_by_others() -> None:
     with open_folder() as data:
         async with run_postgres(data) as postgres:
-            await provision(postgres.dsn)
-            await provision(postgres.dsn)  # twice is as once
-            fresh = Places(0, postgres.dsn)
+            await provision(postgres.superuser_dsn)
+            await provision(postgres.superuser_dsn)  # twice is as once
+            fresh = Places(0, postgres.superuser_dsn)
             with pytest.raises(Unavailable) as refused:
                 async with open_store(fresh.store("outbox_relay"), service="counter"):
                     pass
@@ -318,21 +318,21 @@ async def test_a_schema_that_is_not_there_yet_is_waited_for_by_others() -> None:
                 pass
             async with open_leases(fresh.store("outbox_relay"), service="counter") as leases:
                 assert await leases.acquire("relay:counter", "me", ttl_s=1) is not None
-            await provision(postgres.dsn)  # and after the owner's migrations too
+            await provision(postgres.superuser_dsn)  # and after the owner's migrations too
 
 
 @pytest.mark.asyncio(loop_scope="module")
 async def test_a_database_that_was_there_before_its_accounts_is_shared_as_they_say() -> None:
     with open_folder() as data:
         async with run_postgres(data) as postgres:
-            async with open_store(postgres.dsn, service="counter"):
+            async with open_store(postgres.superuser_dsn, service="counter"):
                 pass  # of a release before these accounts: its tables are the superuser's
-            await provision(postgres.dsn)
+            await provision(postgres.superuser_dsn)
             for role in ("counter", "outbox_relay"):
-                url = Places(0, postgres.dsn).store(role)
+                url = Places(0, postgres.superuser_dsn).store(role)
                 async with open_store(url, service="counter") as store:
                     assert (await store.status()).waiting == 0
-            connection = await asyncpg.connect(Places(0, postgres.dsn).store("counter"))
+            connection = await asyncpg.connect(Places(0, postgres.superuser_dsn).store("counter"))
             await connection.execute(
                 "alter table counter.event add column extra int"
             )  # it is the owner

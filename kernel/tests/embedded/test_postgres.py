@@ -44,7 +44,7 @@ async def test_what_was_written_is_there_after_a_restart(tmp_path: Path) -> None
 async def test_it_is_durable_private_and_speaks_utf8(tmp_path: Path) -> None:
     async with run_postgres(tmp_path) as server:
         assert await value(server.dsn, "SELECT current_user || '@' || current_database()") == (
-            "flotilla@flotilla"
+            "fleet@flotilla"
         )
         for setting, expected in {
             "fsync": "on",

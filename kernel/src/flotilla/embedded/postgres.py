@@ -41,7 +41,9 @@ from flotilla.embedded.data_directory import own_folder, usable
 from flotilla.embedded.errors import EmbeddedError
 
 MAJOR = "18"
-USER = DATABASE = "flotilla"
+SUPERUSER = DATABASE = "flotilla"
+USER = "fleet"
+"""Whom clients are: it owns the database and all in it, and row-level security holds for it."""
 SYSTEM_USERS = ("flotilla-postgres", "nobody")
 PORT = 5432
 """Only part of the socket's name."""
@@ -61,6 +63,31 @@ _CONNECT_TIMEOUT_S = 2.0
 _CREATE_TIMEOUT_S = 60.0
 _USERADD_TIMEOUT_S = 10.0
 
+_USER = f"""
+DO $$ BEGIN
+    IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{USER}') THEN
+        CREATE ROLE {USER} LOGIN CREATEDB NOSUPERUSER NOCREATEROLE NOREPLICATION NOBYPASSRLS;
+    END IF;
+END $$
+"""
+_TAKE_OVER = f"""
+DO $$ DECLARE item record; BEGIN
+    IF (SELECT datdba FROM pg_database WHERE datname = '{DATABASE}') <> '{USER}'::regrole THEN
+        ALTER DATABASE {DATABASE} OWNER TO {USER};
+    END IF;
+    FOR item IN SELECT 'SCHEMA ' || quote_ident(nspname) AS name FROM pg_namespace
+        WHERE nspowner = '{SUPERUSER}'::regrole AND oid >= 16384
+    UNION ALL SELECT (CASE relkind WHEN 'v' THEN 'VIEW ' ELSE 'TABLE ' END) || oid::regclass
+        FROM pg_class WHERE relowner = '{SUPERUSER}'::regrole AND oid >= 16384
+            AND relkind IN ('r', 'p', 'v') AND relnamespace >= 16384
+    UNION ALL SELECT 'ROUTINE ' || oid::regprocedure
+        FROM pg_proc WHERE proowner = '{SUPERUSER}'::regrole AND oid >= 16384
+            AND pronamespace >= 16384
+    LOOP EXECUTE format('ALTER %s OWNER TO {USER}', item.name); END LOOP;
+END $$
+"""
+"""What a superuser made: an older release, or a restore."""
+
 log = structlog.get_logger()
 
 
@@ -70,6 +97,8 @@ class PostgresServer(ChildProcess):
 
     dsn: str
     """Where clients connect; the host in it is the directory of the socket."""
+    superuser_dsn: str
+    """The same, for whom row-level security does not hold: dumps, roles, event triggers."""
 
 
 @asynccontextmanager
@@ -105,7 +134,7 @@ async def run_postgres(
         server = PostgresServer(
             name="postgres",
             command=_command(binaries, cluster, sockets, settings or {}),
-            is_ready=partial(_is_ready, _dsn(sockets, "postgres")),
+            is_ready=partial(_is_ready, sockets),
             prepare=prepare,  # again: the folders above ours may have been closed since
             log_file=data / "postgres.log",
             stop_signal=signal.SIGINT,  # "fast": ends sessions, writes everything
@@ -119,7 +148,8 @@ async def run_postgres(
             supervise=supervise,
             start_timeout_s=start_timeout_s,
             on_exit=on_exit,
-            dsn=_dsn(sockets, DATABASE),
+            dsn=_dsn(sockets, USER),
+            superuser_dsn=_dsn(sockets, SUPERUSER),
         )
         try:
             await server.start()
@@ -140,27 +170,36 @@ def _command(
     return (binaries / "postgres", "-D", cluster, *(part for o in options for part in ("-c", o)))
 
 
-def _dsn(sockets: Path, database: str) -> str:
+def _dsn(sockets: Path, user: str, database: str = DATABASE) -> str:
     # The port is named because a PGPORT in the environment would otherwise win.
-    return f"postgresql://{USER}@/{database}?host={quote(str(sockets))}&port={PORT}"
+    return f"postgresql://{user}@/{database}?host={quote(str(sockets))}&port={PORT}"
 
 
-async def _is_ready(dsn: str) -> bool:
-    """Connect, and create our database when it is missing."""
+async def _is_ready(sockets: Path) -> bool:
+    """Connect, and see to it that our database and its user are there."""
     with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
-        connection = await asyncpg.connect(
-            dsn, timeout=_CONNECT_TIMEOUT_S, command_timeout=_CREATE_TIMEOUT_S
-        )
-        try:
+        async with _connected(_dsn(sockets, SUPERUSER, "postgres")) as connection:
+            await connection.execute(_USER)
             found = await connection.fetchval(
                 "SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)", DATABASE
             )
             if not found:
-                await connection.execute(f"CREATE DATABASE {DATABASE}")
-        finally:
-            await connection.close(timeout=_CONNECT_TIMEOUT_S)
+                await connection.execute(f"CREATE DATABASE {DATABASE} OWNER {USER}")
+        async with _connected(_dsn(sockets, SUPERUSER)) as connection:
+            await connection.execute(_TAKE_OVER)
         return True
     return False
+
+
+@asynccontextmanager
+async def _connected(dsn: str) -> AsyncIterator[asyncpg.Connection]:
+    connection = await asyncpg.connect(
+        dsn, timeout=_CONNECT_TIMEOUT_S, command_timeout=_CREATE_TIMEOUT_S
+    )
+    try:
+        yield connection
+    finally:
+        await connection.close(timeout=_CONNECT_TIMEOUT_S)
 
 
 def _find_binaries() -> Path:
@@ -205,7 +244,15 @@ async def _create(cluster: Path, binaries: Path, account: Account | None) -> Non
         process = await spawn(
             # The built-in locale is the same on every platform, and sorts by code point.
             (
-                *(binaries / "initdb", "-D", unfinished, "--username", USER, "--encoding", "UTF8"),
+                *(
+                    binaries / "initdb",
+                    "-D",
+                    unfinished,
+                    "--username",
+                    SUPERUSER,
+                    "--encoding",
+                    "UTF8",
+                ),
                 *("--locale", "C", "--locale-provider", "builtin", "--builtin-locale", "C.UTF-8"),
                 *("--auth-local", "trust", "--auth-host", "reject"),
             ),

@@ -68,7 +68,9 @@ class PostgresShadows:
         """Yield the places of `projection` among the views of `service`."""
         async with AsyncExitStack() as stack:
             views = await stack.enter_async_context(PostgresViews.open(url, service=service))
-            connections = Connections(url, schema=schema_of(service), size_max=CONNECTIONS_MAX)
+            connections = Connections(
+                url, schema=schema_of(service), size_max=CONNECTIONS_MAX, every_tenant=True
+            )
             stack.push_async_callback(connections.close)
             yield cls(views, url, service, projection, connections, clock)
 
