@@ -156,6 +156,8 @@ class LibsqlStore(LibsqlDue):
         self, stream: StreamId, *, after: Version = EMPTY, limit: int = 1000
     ) -> Sequence[RecordedEvent]:
         """Return up to `limit` events with versions greater than `after`."""
+        if not is_storable(stream):
+            return []
         return [recorded(r) for r in await self._database.rows(_TAIL, stream, after, limit)]
 
     async def forget_expired(self, *, limit: int = 10_000) -> int:
