@@ -48,7 +48,8 @@ class LockWait:
 class ViewSession(Protocol):
     """A transaction on the views, of every tenant: a batch has events of many.
 
-    SQL is common to Postgres and SQLite, with `$1, $2 …` in order."""
+    SQL is common to Postgres and SQLite, with `$1, $2 …` in order.
+    """
 
     async def fetch(self, sql: str, *parameters: object) -> Sequence[Row]:
         """Return the rows of a query."""
