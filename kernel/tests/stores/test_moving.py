@@ -12,7 +12,7 @@ import libsql
 import pytest
 
 from flotilla.embedded import PostgresServer
-from flotilla.embedded.postgres import DATABASE
+from flotilla.embedded.postgres_clients import DATABASE
 from flotilla.errors import KernelError
 from flotilla.outbox import START, LogEvent, Offset
 from flotilla.projection import Checkpoint, ViewSession

@@ -23,9 +23,7 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from urllib.parse import quote
 
-import asyncpg
 import structlog
 
 from flotilla.embedded.child import (
@@ -39,15 +37,17 @@ from flotilla.embedded.child import (
 )
 from flotilla.embedded.data_directory import own_folder, usable
 from flotilla.embedded.errors import EmbeddedError
+from flotilla.embedded.postgres_clients import (
+    CREATE_TIMEOUT_S,
+    PORT,
+    SUPERUSER,
+    USER,
+    dsn_of,
+    is_ready,
+)
 
 MAJOR = "18"
-SUPERUSER = DATABASE = "flotilla"
-USER = "fleet"
-"""Whom clients are: it owns the database and all in it, and row-level security holds for it."""
 SYSTEM_USERS = ("flotilla-postgres", "nobody")
-PORT = 5432
-"""Only part of the socket's name."""
-
 SETTINGS: Mapping[str, str] = {
     "listen_addresses": "",
     "max_connections": "100",
@@ -59,34 +59,7 @@ SETTINGS: Mapping[str, str] = {
 
 _SOCKET_DIRECTORY_MAX_BYTES = 90
 _SOCKET_PREFIX = "flotilla-postgres-"
-_CONNECT_TIMEOUT_S = 2.0
-_CREATE_TIMEOUT_S = 60.0
 _USERADD_TIMEOUT_S = 10.0
-
-_USER = f"""
-DO $$ BEGIN
-    IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{USER}') THEN
-        CREATE ROLE {USER} LOGIN CREATEDB NOSUPERUSER NOCREATEROLE NOREPLICATION NOBYPASSRLS;
-    END IF;
-END $$
-"""
-_TAKE_OVER = f"""
-DO $$ DECLARE item record; BEGIN
-    IF (SELECT datdba FROM pg_database WHERE datname = '{DATABASE}') <> '{USER}'::regrole THEN
-        ALTER DATABASE {DATABASE} OWNER TO {USER};
-    END IF;
-    FOR item IN SELECT 'SCHEMA ' || quote_ident(nspname) AS name FROM pg_namespace
-        WHERE nspowner = '{SUPERUSER}'::regrole AND oid >= 16384
-    UNION ALL SELECT (CASE relkind WHEN 'v' THEN 'VIEW ' ELSE 'TABLE ' END) || oid::regclass
-        FROM pg_class WHERE relowner = '{SUPERUSER}'::regrole AND oid >= 16384
-            AND relkind IN ('r', 'p', 'v') AND relnamespace >= 16384
-    UNION ALL SELECT 'ROUTINE ' || oid::regprocedure
-        FROM pg_proc WHERE proowner = '{SUPERUSER}'::regrole AND oid >= 16384
-            AND pronamespace >= 16384
-    LOOP EXECUTE format('ALTER %s OWNER TO {USER}', item.name); END LOOP;
-END $$
-"""
-"""What a superuser made: an older release, or a restore."""
 
 log = structlog.get_logger()
 
@@ -134,7 +107,7 @@ async def run_postgres(
         server = PostgresServer(
             name="postgres",
             command=_command(binaries, cluster, sockets, settings or {}),
-            is_ready=partial(_is_ready, sockets),
+            is_ready=partial(is_ready, sockets),
             prepare=prepare,  # again: the folders above ours may have been closed since
             log_file=data / "postgres.log",
             stop_signal=signal.SIGINT,  # "fast": ends sessions, writes everything
@@ -148,8 +121,8 @@ async def run_postgres(
             supervise=supervise,
             start_timeout_s=start_timeout_s,
             on_exit=on_exit,
-            dsn=_dsn(sockets, USER),
-            superuser_dsn=_dsn(sockets, SUPERUSER),
+            dsn=dsn_of(sockets, USER),
+            superuser_dsn=dsn_of(sockets, SUPERUSER),
         )
         try:
             await server.start()
@@ -168,38 +141,6 @@ def _command(
     }
     options = [f"{key}={value}" for key, value in {**SETTINGS, **socket, **settings}.items()]
     return (binaries / "postgres", "-D", cluster, *(part for o in options for part in ("-c", o)))
-
-
-def _dsn(sockets: Path, user: str, database: str = DATABASE) -> str:
-    # The port is named because a PGPORT in the environment would otherwise win.
-    return f"postgresql://{user}@/{database}?host={quote(str(sockets))}&port={PORT}"
-
-
-async def _is_ready(sockets: Path) -> bool:
-    """Connect, and see to it that our database and its user are there."""
-    with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
-        async with _connected(_dsn(sockets, SUPERUSER, "postgres")) as connection:
-            await connection.execute(_USER)
-            found = await connection.fetchval(
-                "SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)", DATABASE
-            )
-            if not found:
-                await connection.execute(f"CREATE DATABASE {DATABASE} OWNER {USER}")
-        async with _connected(_dsn(sockets, SUPERUSER)) as connection:
-            await connection.execute(_TAKE_OVER)
-        return True
-    return False
-
-
-@asynccontextmanager
-async def _connected(dsn: str) -> AsyncIterator[asyncpg.Connection]:
-    connection = await asyncpg.connect(
-        dsn, timeout=_CONNECT_TIMEOUT_S, command_timeout=_CREATE_TIMEOUT_S
-    )
-    try:
-        yield connection
-    finally:
-        await connection.close(timeout=_CONNECT_TIMEOUT_S)
 
 
 def _find_binaries() -> Path:
@@ -261,7 +202,7 @@ async def _create(cluster: Path, binaries: Path, account: Account | None) -> Non
             die_with_us=signal.SIGTERM,
         )
     try:
-        await exited(process, _CREATE_TIMEOUT_S)
+        await exited(process, CREATE_TIMEOUT_S)
     finally:
         if process.returncode is None:
             process.kill()

@@ -199,7 +199,8 @@ async def migrate(
 ) -> None:
     """Bring `component` in `schema` to the newest of `available`; safe from many processes at once.
 
-    Tables that are not closed yet are closed: see `isolation`. What is up to date is only looked at, which whoever may read it may do: a schema is migrated by
+    Tables that are not closed yet are closed (`isolation`).
+    What is up to date is only looked at, which whoever may read it may do: a schema is migrated by
     its owner, and others work in it.
 
     Raises:
