@@ -36,7 +36,7 @@ from flotilla.shadow import (
     Swapped,
 )
 from flotilla.stores.comparison import compare_table, incomparable
-from flotilla.stores.postgres.connection import Connections, schema_of
+from flotilla.stores.postgres.connection import Connections, close_tables, schema_of
 from flotilla.stores.postgres.places import Connected
 from flotilla.stores.postgres.views import PostgresSession, PostgresViews
 
@@ -238,6 +238,7 @@ class PostgresShadows:
             await at.lock_tables(tables, live)
             await at.move(tables, live, aside)
             await at.move(tables, source, live)
+            await close_tables(at.connection)  # those of an old place may be of an older release
             await at.put(aside, was)
             await at.put(live, new)
             await at.exchange_parked(live, source, aside)
