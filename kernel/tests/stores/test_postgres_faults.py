@@ -585,7 +585,7 @@ async def test_several_processes_migrate_at_once(postgres_server: PostgresServer
 
 async def test_many_migrate_at_the_very_same_moment(postgres_server: PostgresServer) -> None:
     service = a_service()
-    everybody = asyncio.Barrier(CONNECTIONS_MAX)
+    everybody = asyncio.Barrier(8)
 
     async def start() -> int:
         async with PostgresStore.open(postgres_server.dsn, service=service) as store:
