@@ -96,7 +96,7 @@ class SchedulePaused(Event):
 
 
 class ScheduleResumed(Event):
-    """It fires again. What lay in the pause was not missed; `next` is null when nothing comes after it."""
+    """It fires again. What lay in the pause was not missed; `next` is null when nothing comes."""
 
     type: ClassVar[str] = "schedule.resumed.v1"
 
@@ -327,12 +327,7 @@ class ListSchedules(Query):
 
 
 ScheduleCommand = (
-    CreateSchedule
-    | ChangeSchedule
-    | PauseSchedule
-    | ResumeSchedule
-    | DeleteSchedule
-    | FireSchedule
+    CreateSchedule | ChangeSchedule | PauseSchedule | ResumeSchedule | DeleteSchedule | FireSchedule
 )
 
 EVENTS: tuple[type[ScheduleEvent | SchedulesDeclared], ...] = (

@@ -1,4 +1,4 @@
-"""When a timing occurs, as moments in UTC. The clocks of a zone are put forward and back:
+"""When a timing occurs, as moments in UTC, where the clocks of a zone are put forward and back.
 
     a cron that names its hours    a wall time that does not exist: when the clocks have gone forward
                                    one that exists twice: the first time

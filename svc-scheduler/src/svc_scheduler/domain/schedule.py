@@ -100,7 +100,11 @@ class CatchingUp(Rejected):
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """Just enough to decide, and to answer. `grid` is what intervals are counted from."""
+    """Just enough to decide, and to answer.
+
+    `grid` is what intervals are counted from. Nothing up to `settled` is decided again, even if the
+    store's clock is put back.
+    """
 
     exists: bool = False
     is_paused: bool = False
@@ -110,6 +114,7 @@ class Schedule:
     next: datetime | None = None
     grid: datetime | None = None
     last: datetime | None = None
+    settled: datetime | None = None
     fired: int = 0
     missed: int = 0
     missed_since: int = 0
@@ -137,7 +142,7 @@ def wake(schedule: Schedule) -> WakeAt:
     return WakeAt(schedule.due)
 
 
-def evolve(schedule: Schedule, event: Event) -> Schedule:
+def evolve(schedule: Schedule, event: Event) -> Schedule:  # noqa: PLR0911 - one a fact
     """Apply one fact. Never refuses: it already happened."""
     match event:
         case ScheduleCreated():
@@ -152,10 +157,13 @@ def evolve(schedule: Schedule, event: Event) -> Schedule:
             return Schedule(was_deleted=True)
         case ScheduleFired(occurrence=at, manual=manual):
             fired = replace(schedule, fired=schedule.fired + 1)
-            return fired if manual else replace(_next(fired, event.next), last=at, missed_since=0)
-        case ScheduleMissed(count=count):
+            if manual:
+                return fired
+            return replace(_next(fired, event.next), last=at, settled=at, missed_since=0)
+        case ScheduleMissed(count=count, last=at):
             missed, since = schedule.missed + count, schedule.missed_since + count
-            return replace(_next(schedule, event.next), missed=missed, missed_since=since)
+            late = replace(schedule, missed=missed, missed_since=since, settled=at)
+            return _next(late, event.next)
     assert_never(event)
 
 
@@ -181,9 +189,11 @@ def decider() -> Decider[Asked, Schedule, Event]:
     return Decider(Schedule(), decide, evolve)
 
 
-def _of_an_existing(asked: Asked, schedule: Schedule) -> Sequence[Event]:
+def _of_an_existing(asked: Asked, schedule: Schedule) -> Sequence[Event]:  # noqa: PLR0911 - one a command
     if not schedule.exists:
-        raise NoSchedule(f"no schedule {_name(asked)}: `flotilla schedules list` shows those there are")
+        raise NoSchedule(
+            f"no schedule {_name(asked)}: `flotilla schedules list` shows those there are"
+        )
     match asked.command:
         case ChangeSchedule() as command:
             if schedule.terms == terms_of(command):
@@ -197,17 +207,9 @@ def _of_an_existing(asked: Asked, schedule: Schedule) -> Sequence[Event]:
             return [_resumed(asked, schedule)] if schedule.is_paused else []
         case DeleteSchedule(schedule_id=name):
             return [ScheduleDeleted(schedule_id=name)]
-        case FireSchedule(schedule_id=name):
-            fired = ScheduleFired(
-                schedule_id=name,
-                occurrence=asked.now,
-                late_by_s=0.0,
-                missed=0,
-                manual=True,
-                payload=schedule.terms.payload,
-                next=schedule.next,
-            )
-            return [*_settle_all(asked, schedule), fired] if not schedule.is_paused else [fired]
+        case FireSchedule():
+            before = _settle_all(asked, schedule)
+            return [*before, _fired_by_hand(asked, decider().fold(before, schedule))]
     raise AssertionError(asked)  # pragma: no cover - all commands are above
 
 
@@ -217,21 +219,22 @@ def _create(asked: Asked, command: Terms, schedule: Schedule) -> Sequence[Event]
         if schedule.terms == terms:
             return []
         raise ScheduleExists(f"{_name(asked)} is there, on other terms: change it instead")
-    first = _first(asked, terms)
+    first = _first(asked, terms, after=asked.now)
     fields = terms.model_dump()
     jitter_s = _jitter_s(asked, terms)
     return [ScheduleCreated(schedule_id=_name(asked), next=first, jitter_s=jitter_s, **fields)]
 
 
 def _change(asked: Asked, command: Terms, schedule: Schedule) -> Sequence[Event]:
-    terms = terms_of(command)
+    terms, before = terms_of(command), _settle_all(asked, schedule)
+    after = _not_before(asked, decider().fold(before, schedule))
     changed = ScheduleChanged(
         schedule_id=_name(asked),
-        next=_first(asked, terms),
+        next=_first(asked, terms, after=after),
         jitter_s=_jitter_s(asked, terms),
         **terms.model_dump(),
     )
-    return [*_settle_all(asked, schedule), changed]
+    return [*before, changed]
 
 
 def _declare(asked: Asked, declared: Declared, schedule: Schedule) -> Sequence[Event]:
@@ -244,9 +247,21 @@ def _declare(asked: Asked, declared: Declared, schedule: Schedule) -> Sequence[E
 
 
 def _resumed(asked: Asked, schedule: Schedule) -> ScheduleResumed:
-    grid = schedule.grid or asked.now
-    coming = occurrences(schedule.terms, after=asked.now, grid=grid)
+    after, grid = _not_before(asked, schedule), schedule.grid or asked.now
+    coming = occurrences(schedule.terms, after=after, grid=grid)
     return ScheduleResumed(schedule_id=_name(asked), next=next(coming, None))
+
+
+def _fired_by_hand(asked: Asked, schedule: Schedule) -> ScheduleFired:
+    return ScheduleFired(
+        schedule_id=_name(asked),
+        occurrence=asked.now,
+        late_by_s=0.0,
+        missed=0,
+        manual=True,
+        payload=schedule.terms.payload,
+        next=schedule.next,
+    )
 
 
 def _paused(asked: Asked, *, undeclared: bool = False) -> SchedulePaused:
@@ -271,11 +286,18 @@ def _settle_all(asked: Asked, schedule: Schedule) -> Sequence[Event]:
     return events
 
 
-def _first(asked: Asked, terms: Terms) -> datetime:
+def _not_before(asked: Asked, schedule: Schedule) -> datetime:
+    """Return after which moment occurrences are still to be decided."""
+    return max(asked.now, schedule.settled or asked.now)
+
+
+def _first(asked: Asked, terms: Terms, *, after: datetime) -> datetime:
     check(terms)
-    first = next(occurrences(terms, after=asked.now, grid=asked.now), None)
+    first = next(occurrences(terms, after=after, grid=after), None)
     if first is None:
-        raise InThePast(f"{terms.at} is not after {asked.now}, by the store's clock: name a later moment")
+        raise InThePast(
+            f"{terms.at} is not after {asked.now}, by the store's clock: name a later moment"
+        )
     return first
 
 
