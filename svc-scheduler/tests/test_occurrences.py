@@ -11,8 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flotilla import Rejected
-from flotilla_contracts.errors import ErrorCode
-from flotilla_contracts.scheduler import Timing
+from flotilla_contracts.scheduler import ScheduleErrorCode, Timing
 from svc_scheduler.domain.occurrences import check, occurrences
 
 MINUTE = timedelta(minutes=1)
@@ -212,38 +211,38 @@ def test_it_does_not_matter_from_where_one_looks(cron: str, around: tuple[str, d
 @pytest.mark.parametrize(
     ("timing", "code", "says"),
     [
-        (Timing(), ErrorCode.SCHEDULE_TIMING_INVALID, "exactly one of cron, at, every_s"),
+        (Timing(), ScheduleErrorCode.TIMING_INVALID, "exactly one of cron, at, every_s"),
         (
             Timing(cron="0 3 * * *", every_s=5),
-            ErrorCode.SCHEDULE_TIMING_INVALID,
+            ScheduleErrorCode.TIMING_INVALID,
             "cron and every_s",
         ),
-        (Timing(every_s=5, time_zone="Europe/Vienna"), ErrorCode.SCHEDULE_TIMING_INVALID, "cron"),
-        (Timing(cron="0 3 * *"), ErrorCode.SCHEDULE_CRON_INVALID, "4 fields; a cron has five"),
-        (Timing(cron="* 0 3 * * *"), ErrorCode.SCHEDULE_CRON_INVALID, "6 fields"),
-        (Timing(cron="@daily"), ErrorCode.SCHEDULE_CRON_INVALID, "0 3 \\* \\* \\*"),
-        (Timing(cron="61 3 * * *"), ErrorCode.SCHEDULE_CRON_INVALID, "minute"),
-        (Timing(cron="0 3 32 * *"), ErrorCode.SCHEDULE_CRON_INVALID, "day-of-month"),
-        (Timing(cron="0 3 * * FRY"), ErrorCode.SCHEDULE_CRON_INVALID, "day-of-week"),
-        (Timing(cron="0 3 */0 * *"), ErrorCode.SCHEDULE_CRON_INVALID, "day-of-month"),
-        (Timing(cron="0 L * * *"), ErrorCode.SCHEDULE_CRON_INVALID, "hour"),
-        (Timing(cron="0 3 * * L"), ErrorCode.SCHEDULE_CRON_INVALID, "day-of-week"),
-        (Timing(cron="0 3 31 2 *"), ErrorCode.SCHEDULE_NEVER_FIRES, "last day of a month"),
-        (Timing(cron="0 3 */20 * 1L"), ErrorCode.SCHEDULE_NEVER_FIRES, "within 50 years"),
+        (Timing(every_s=5, time_zone="Europe/Vienna"), ScheduleErrorCode.TIMING_INVALID, "cron"),
+        (Timing(cron="0 3 * *"), ScheduleErrorCode.CRON_INVALID, "4 fields; a cron has five"),
+        (Timing(cron="* 0 3 * * *"), ScheduleErrorCode.CRON_INVALID, "6 fields"),
+        (Timing(cron="@daily"), ScheduleErrorCode.CRON_INVALID, "0 3 \\* \\* \\*"),
+        (Timing(cron="61 3 * * *"), ScheduleErrorCode.CRON_INVALID, "minute"),
+        (Timing(cron="0 3 32 * *"), ScheduleErrorCode.CRON_INVALID, "day-of-month"),
+        (Timing(cron="0 3 * * FRY"), ScheduleErrorCode.CRON_INVALID, "day-of-week"),
+        (Timing(cron="0 3 */0 * *"), ScheduleErrorCode.CRON_INVALID, "day-of-month"),
+        (Timing(cron="0 L * * *"), ScheduleErrorCode.CRON_INVALID, "hour"),
+        (Timing(cron="0 3 * * L"), ScheduleErrorCode.CRON_INVALID, "day-of-week"),
+        (Timing(cron="0 3 31 2 *"), ScheduleErrorCode.NEVER_FIRES, "last day of a month"),
+        (Timing(cron="0 3 */20 * 1L"), ScheduleErrorCode.NEVER_FIRES, "within 50 years"),
         (
             Timing(cron="0 3 * * *", time_zone="Europe/Viena"),
-            ErrorCode.SCHEDULE_ZONE_UNKNOWN,
+            ScheduleErrorCode.ZONE_UNKNOWN,
             "did you mean Europe/Vienna?",
         ),
         (
             Timing(cron="0 3 * * *", time_zone="../../etc/passwd"),
-            ErrorCode.SCHEDULE_ZONE_UNKNOWN,
+            ScheduleErrorCode.ZONE_UNKNOWN,
             "IANA",
         ),
     ],
 )
 def test_what_cannot_be_meant_is_refused_with_the_cure(
-    timing: Timing, code: ErrorCode, says: str
+    timing: Timing, code: ScheduleErrorCode, says: str
 ) -> None:
     with pytest.raises(Rejected, match=says) as refusal:
         check(timing)
@@ -256,7 +255,7 @@ def test_any_text_is_a_cron_or_refused(text: str) -> None:
     try:
         check(Timing(cron=text))
     except Rejected as refusal:
-        assert refusal.code in {ErrorCode.SCHEDULE_CRON_INVALID, ErrorCode.SCHEDULE_NEVER_FIRES}
+        assert refusal.code in {ScheduleErrorCode.CRON_INVALID, ScheduleErrorCode.NEVER_FIRES}
     else:
         assert len(coming(Timing(cron=text), "2026-01-01T00:00Z", 2)) == 2
 

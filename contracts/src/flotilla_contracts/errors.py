@@ -31,14 +31,6 @@ class ErrorCode(StrEnum):
     COUNTER_NOT_FOUND = "counter-not-found"
     COUNTER_UPPER_BOUND_PASSED = "counter-upper-bound-passed"
     COUNTER_LOWER_BOUND_PASSED = "counter-lower-bound-passed"
-    SCHEDULE_NOT_FOUND = "schedule-not-found"
-    SCHEDULE_EXISTS = "schedule-exists"
-    SCHEDULE_TIMING_INVALID = "schedule-timing-invalid"
-    SCHEDULE_CRON_INVALID = "schedule-cron-invalid"
-    SCHEDULE_ZONE_UNKNOWN = "schedule-zone-unknown"
-    SCHEDULE_IN_THE_PAST = "schedule-in-the-past"
-    SCHEDULE_NEVER_FIRES = "schedule-never-fires"
-    SCHEDULE_CATCHING_UP = "schedule-catching-up"
 
     # The kernel said no.
     VERSION_MISMATCH = "version-mismatch"
@@ -80,16 +72,6 @@ PROBLEMS: dict[ErrorCode, ProblemSpec] = {
     ErrorCode.COUNTER_NOT_FOUND: ProblemSpec(404, "There is no such counter"),
     ErrorCode.COUNTER_UPPER_BOUND_PASSED: ProblemSpec(409, "The counter would pass its bound"),
     ErrorCode.COUNTER_LOWER_BOUND_PASSED: ProblemSpec(409, "The counter would pass its bound"),
-    ErrorCode.SCHEDULE_NOT_FOUND: ProblemSpec(404, "There is no such schedule"),
-    ErrorCode.SCHEDULE_EXISTS: ProblemSpec(409, "There is such a schedule, on other terms"),
-    ErrorCode.SCHEDULE_TIMING_INVALID: ProblemSpec(422, "Say when in exactly one way"),
-    ErrorCode.SCHEDULE_CRON_INVALID: ProblemSpec(422, "This is no cron"),
-    ErrorCode.SCHEDULE_ZONE_UNKNOWN: ProblemSpec(422, "There is no such time zone"),
-    ErrorCode.SCHEDULE_IN_THE_PAST: ProblemSpec(422, "This moment has passed"),
-    ErrorCode.SCHEDULE_NEVER_FIRES: ProblemSpec(422, "This moment never comes"),
-    ErrorCode.SCHEDULE_CATCHING_UP: ProblemSpec(
-        409, "What was due before is not settled yet", retry_after_s=1
-    ),
     ErrorCode.VERSION_MISMATCH: ProblemSpec(412, "The version is another one"),
     ErrorCode.IDEMPOTENCY_KEY_REUSED: ProblemSpec(422, "This key was used for something else"),
     ErrorCode.EVENT_TOO_LARGE: ProblemSpec(413, "What would be stored is too large"),

@@ -3,6 +3,7 @@
 What a schedule is for is its payload, and whoever hears `schedule.fired.v1` knows what to do with it.
 """
 
+from enum import StrEnum
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
@@ -17,6 +18,20 @@ MISSED_MAX = 100
 DECLARED_MAX = 500
 PAGE_SIZE_MAX = 200
 PREVIEW_MAX = 100
+
+
+class ScheduleErrorCode(StrEnum):
+    """Why a schedule refuses, for programs. They travel on the bus; none is answered over HTTP yet."""
+
+    NOT_FOUND = "schedule-not-found"
+    EXISTS = "schedule-exists"
+    TIMING_INVALID = "schedule-timing-invalid"
+    CRON_INVALID = "schedule-cron-invalid"
+    ZONE_UNKNOWN = "schedule-zone-unknown"
+    IN_THE_PAST = "schedule-in-the-past"
+    NEVER_FIRES = "schedule-never-fires"
+    CATCHING_UP = "schedule-catching-up"
+
 
 ScheduleId = Identifier
 Moment = Annotated[AwareDatetime, Field(strict=False)]
@@ -317,9 +332,9 @@ class PreviewOccurrences(Timing, Query):
 
 
 class ListSchedules(Query):
-    """The tenant's schedules with ids after `after`, in order of their ids, from the read model."""
+    """The tenant's schedules with ids after `after`, in order of their ids, from a read model."""
 
-    subject: ClassVar[str] = "qry.projector.list-schedules"
+    subject: ClassVar[str] = "qry.scheduler.list-schedules"
     reply: ClassVar[type[Reply]] = SchedulePage
 
     after: ScheduleId | None = None

@@ -82,15 +82,18 @@ class Schedules:
     async def get(self, request: Request) -> Answer:
         """Answer with a schedule as its store has it."""
         query = parse(GetSchedule, request)
-        stream = schedule_stream(request.context, query.schedule_id)
+        done = await self.look(schedule_stream(request.context, query.schedule_id))
+        if ScheduleReply.model_validate_json(done.reply).status == "deleted":
+            raise NoSchedule(f"no schedule {query.schedule_id}")
+        return Answer(done.reply, done.version)
 
-        def look(schedule: Schedule) -> Sequence[Event]:
-            if not schedule.exists:
-                raise NoSchedule(f"no schedule {query.schedule_id}")
+    async def look(self, stream: StreamId) -> Done:
+        """Return where a schedule stands."""
+
+        def look(_: Schedule) -> Sequence[Event]:
             return ()
 
-        done = await self.settle(stream, Decision(look, partial(_reply, stream), {}))
-        return Answer(done.reply, done.version)
+        return await self.settle(stream, Decision(look, partial(_reply, stream), {}))
 
     async def preview(self, request: Request) -> Answer:
         """Answer with the next occurrences of a timing."""

@@ -13,9 +13,9 @@ from pydantic import TypeAdapter
 from flotilla import (
     Aggregate,
     Bindings,
+    Bus,
     ContractCodec,
     GroupCommitter,
-    Handler,
     Health,
     Lag,
     Lanes,
@@ -27,13 +27,14 @@ from flotilla.doorbell import Doorbell
 from flotilla.health import serve_health
 from flotilla.nats import connected
 from flotilla.observe import ObservedStore, observed
-from flotilla.stores import ServiceStore, open_store
+from flotilla.stores import ServiceStore, open_store, open_views
 from flotilla_contracts.health import health_subject
 from flotilla_contracts.scheduler import (
     SCHEDULE_COMMANDS,
     SERVICE,
     DeclareSchedules,
     GetSchedule,
+    ListSchedules,
     PreviewOccurrences,
     ScheduleChanged,
     ScheduleCreated,
@@ -50,6 +51,7 @@ from svc_scheduler.application import Schedules
 from svc_scheduler.declaring import Declarations, Ids
 from svc_scheduler.domain.schedule import Asked, Event, Schedule, decider, wake
 from svc_scheduler.firing import Firing
+from svc_scheduler.listing import Listing
 from svc_scheduler.settings import Settings
 
 NAME = "svc-scheduler"
@@ -116,6 +118,7 @@ async def compose(bindings: Bindings) -> AsyncIterator[Running]:
     settings, clock, chance = Settings.read(), bindings.clock, bindings.chance
     async with (
         open_store(bindings.stores[SERVICE], service=SERVICE) as store,
+        open_views(bindings.stores[SERVICE], service=SERVICE) as views,
         connected(bindings.nats_url, name=NAME) as nats,
     ):
         bell = Doorbell(nats, doorbell_subject(SERVICE))
@@ -125,8 +128,10 @@ async def compose(bindings: Bindings) -> AsyncIterator[Running]:
         lanes, wishes = lanes_of(store, committer, bindings, settings.snapshot_every_events)
         schedules = Schedules(decider(), lanes.settle, store, settings.idempotency_ttl_s)
         firing = Firing(schedules.tell, store, clock, poll_max_s=settings.poll_max_ms / 1000)
-        for subject, handler in _handlers(schedules, Declarations(schedules, wishes.settle)):
-            await bindings.bus.serve(subject, observed(handler))
+        listing = Listing(views, store, schedules.look, clock)
+        await listing.begin()
+        declarations = Declarations(schedules, wishes.settle)
+        await _serve(bindings.bus, schedules, declarations, listing)
 
         async def clean_up(_: Background) -> None:
             await store.forget_expired()
@@ -135,12 +140,13 @@ async def compose(bindings: Bindings) -> AsyncIterator[Running]:
         try:
             async with (
                 background("scheduler.clean-up", clean_up, clock=clock, chance=chance),
+                background("scheduler.list", listing.run, clock=clock, chance=chance) as lists,
                 background("scheduler.fire", firing.run, clock=clock, chance=chance) as fires,
             ):
 
                 async def health() -> Health:
                     await store.status()
-                    missing = (fires.trouble,) if fires.trouble else ()
+                    missing = tuple(work.trouble for work in (fires, lists) if work.trouble)
                     return Health(missing, {"schedules": Lag(0, firing.behind_s)})
 
                 await serve_health(bindings.bus, health_subject(SERVICE), NAME, health)
@@ -150,10 +156,12 @@ async def compose(bindings: Bindings) -> AsyncIterator[Running]:
             await wishes.drain()
 
 
-def _handlers(schedules: Schedules, declarations: Declarations) -> list[tuple[str, Handler]]:
-    return [
-        *((kind.subject, schedules.command_handler(kind)) for kind in SCHEDULE_COMMANDS),
-        (DeclareSchedules.subject, declarations.declare),
-        (GetSchedule.subject, schedules.get),
-        (PreviewOccurrences.subject, schedules.preview),
-    ]
+async def _serve(
+    bus: Bus, schedules: Schedules, declarations: Declarations, listing: Listing
+) -> None:
+    for command in SCHEDULE_COMMANDS:
+        await bus.serve(command.subject, observed(schedules.command_handler(command)))
+    await bus.serve(DeclareSchedules.subject, observed(declarations.declare))
+    await bus.serve(GetSchedule.subject, observed(schedules.get))
+    await bus.serve(ListSchedules.subject, observed(listing.answer))
+    await bus.serve(PreviewOccurrences.subject, observed(schedules.preview))

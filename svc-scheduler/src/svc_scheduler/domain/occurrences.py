@@ -19,8 +19,7 @@ from zoneinfo import ZoneInfo, available_timezones
 from cronsim import CronSim, CronSimError
 
 from flotilla import Rejected
-from flotilla_contracts.errors import ErrorCode
-from flotilla_contracts.scheduler import Timing
+from flotilla_contracts.scheduler import ScheduleErrorCode, Timing
 
 _FIELDS = ("minute", "hour", "day-of-month", "month", "day-of-week")
 _MONTH = 3
@@ -32,25 +31,25 @@ _SOME_DAY = datetime(2000, 1, 1)  # noqa: DTZ001 - a wall time, of no zone
 class TimingInvalid(Rejected):
     """A timing is a cron, a moment, or an interval."""
 
-    default_code = ErrorCode.SCHEDULE_TIMING_INVALID
+    default_code = ScheduleErrorCode.TIMING_INVALID
 
 
 class CronInvalid(Rejected):
     """The text is no cron of five fields."""
 
-    default_code = ErrorCode.SCHEDULE_CRON_INVALID
+    default_code = ScheduleErrorCode.CRON_INVALID
 
 
 class ZoneUnknown(Rejected):
     """There are no clocks of that name."""
 
-    default_code = ErrorCode.SCHEDULE_ZONE_UNKNOWN
+    default_code = ScheduleErrorCode.ZONE_UNKNOWN
 
 
 class NeverFires(Rejected):
     """The cron asks for a day that never comes."""
 
-    default_code = ErrorCode.SCHEDULE_NEVER_FIRES
+    default_code = ScheduleErrorCode.NEVER_FIRES
 
 
 def check(timing: Timing) -> None:

@@ -17,7 +17,6 @@ from typing import assert_never
 
 from flotilla import Decider, Rejected, StreamId
 from flotilla.store import Wake as WakeAt
-from flotilla_contracts.errors import ErrorCode
 from flotilla_contracts.scheduler import (
     ChangeSchedule,
     CreateSchedule,
@@ -30,6 +29,7 @@ from flotilla_contracts.scheduler import (
     ScheduleCommand,
     ScheduleCreated,
     ScheduleDeleted,
+    ScheduleErrorCode,
     ScheduleEvent,
     ScheduleFired,
     ScheduleMissed,
@@ -74,25 +74,25 @@ Event = ScheduleEvent
 class NoSchedule(Rejected):
     """There is no such schedule."""
 
-    default_code = ErrorCode.SCHEDULE_NOT_FOUND
+    default_code = ScheduleErrorCode.NOT_FOUND
 
 
 class ScheduleExists(Rejected):
     """There is one of that name, on other terms."""
 
-    default_code = ErrorCode.SCHEDULE_EXISTS
+    default_code = ScheduleErrorCode.EXISTS
 
 
 class InThePast(Rejected):
     """The only moment of a schedule has passed."""
 
-    default_code = ErrorCode.SCHEDULE_IN_THE_PAST
+    default_code = ScheduleErrorCode.IN_THE_PAST
 
 
 class CatchingUp(Rejected):
     """So much was due before that it is not all settled yet."""
 
-    default_code = ErrorCode.SCHEDULE_CATCHING_UP
+    default_code = ScheduleErrorCode.CATCHING_UP
 
 
 # What we remember. Never the truth, so free to change.
