@@ -5,7 +5,7 @@ import json
 import random
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -49,7 +49,7 @@ from flotilla_contracts.scheduler import (
     ScheduleReply,
 )
 from svc_scheduler.application import Schedules
-from svc_scheduler.declaring import Declarations
+from svc_scheduler.declaring import Declarations, of_workflows
 from svc_scheduler.domain.schedule import decider
 from svc_scheduler.firing import Firing
 from svc_scheduler.main import compose, lanes_of
@@ -402,3 +402,39 @@ async def test_what_was_due_while_nobody_ran_is_settled_when_somebody_does(
         await eventually(settled, what="what was missed is known")
         events = await world.events()
         assert {"schedule.missed.v1"} <= {event["type"] for event in events}
+
+
+async def test_workflows_that_have_times_are_declared_when_it_starts(
+    tmp_path: Path, nats_server: NatsServer
+) -> None:
+    """And their schedules are paused when they are gone from the model."""
+    times = {"cron": "0 3 * * *", "time_zone": "Europe/Vienna"}
+    workflows = {
+        "nightly.yaml": {"name": "nightly", "trigger": {"schedule": times}},
+        "onboarding.yaml": {"name": "onboarding", "trigger": {"event": "tenant.created.v1"}},
+    }
+    url, bus = f"libsql://{tmp_path}/scheduler.db", LocalBus()
+    for documents, status in ((workflows, "active"), (workflows, "active"), ({}, "paused")):
+        bound = replace(bindings(url, nats_server.url, bus), workflows=documents)
+        async with compose(bound), open_store(url, service="scheduler") as store:
+            name = stream_id("-", "schedule", "workflow.nightly")
+
+            async def declared(status: str = status, bus: LocalBus = bus) -> bool:
+                world = World(bus, store)
+                body = {"schedule_id": "workflow.nightly"}
+                try:
+                    answer = await world.ask(GetSchedule.subject, body, tenant="-")
+                except KernelError:
+                    return False
+                return bool(status == json.loads(answer.body)["status"])
+
+            await eventually(declared, what=f"it is {status}")
+            count = len(await store.read(name))
+        bus = LocalBus()
+    assert 2 == count, "created once, paused once"
+
+
+def test_wrong_times_of_a_workflow_are_told_with_their_file() -> None:
+    wrong = {"nightly.yaml": {"name": "nightly", "trigger": {"schedule": {"cron": "0 3 * *"}}}}
+    with pytest.raises(KernelError, match=r"nightly\.yaml: .*five"):
+        of_workflows(wrong)

@@ -8,7 +8,6 @@ from itertools import islice
 
 from flotilla import (
     Answer,
-    Context,
     Decider,
     Decision,
     Done,
@@ -52,7 +51,7 @@ class Schedules:
         async def handle(request: Request) -> Answer:
             command, context = parse(kind, request), request.context
             claim = claim_for(request, command, scope=AGGREGATE, ttl_s=self.idempotency_ttl_s)
-            stream = schedule_stream(context, command.schedule_id)
+            stream = schedule_stream(context.tenant, command.schedule_id)
             asked = Asked(stream, await self.now(), command)
             done = await self.tell(
                 asked, event_metadata(context), claim=claim, expected=context.expected_version
@@ -82,7 +81,7 @@ class Schedules:
     async def get(self, request: Request) -> Answer:
         """Answer with a schedule as its store has it."""
         query = parse(GetSchedule, request)
-        done = await self.look(schedule_stream(request.context, query.schedule_id))
+        done = await self.look(schedule_stream(request.context.tenant, query.schedule_id))
         if ScheduleReply.model_validate_json(done.reply).status == "deleted":
             raise NoSchedule(f"no schedule {query.schedule_id}")
         return Answer(done.reply, done.version)
@@ -109,10 +108,10 @@ class Schedules:
         return (await self.due.claim(AGGREGATE, limit=0, lease_s=1.0)).now
 
 
-def schedule_stream(context: Context, schedule_id: str) -> StreamId:
+def schedule_stream(tenant: str, schedule_id: str) -> StreamId:
     """Return the stream of a tenant's schedule; raises `Rejected` when that can be no tenant."""
     try:
-        return stream_id(context.tenant, AGGREGATE, schedule_id)
+        return stream_id(tenant, AGGREGATE, schedule_id)
     except ValueError as error:
         raise Rejected(str(error), code=ErrorCode.TENANT_INVALID) from None
 

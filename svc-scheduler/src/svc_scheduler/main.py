@@ -3,6 +3,7 @@
 Any number of replicas may run: all answer, and all fire. Nobody leads, and nobody owns a schedule.
 """
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from flotilla.observe import ObservedStore, observed
 from flotilla.stores import ServiceStore, open_store, open_views
 from flotilla_contracts.health import health_subject
 from flotilla_contracts.scheduler import (
+    PLATFORM_TENANT,
     SCHEDULE_COMMANDS,
     SERVICE,
     DeclareSchedules,
@@ -48,7 +50,7 @@ from flotilla_contracts.scheduler import (
 from flotilla_contracts.wire import doorbell_subject
 from svc_scheduler import declaring
 from svc_scheduler.application import Schedules
-from svc_scheduler.declaring import Declarations, Ids
+from svc_scheduler.declaring import Declarations, Ids, of_workflows
 from svc_scheduler.domain.schedule import Asked, Event, Schedule, decider, wake
 from svc_scheduler.firing import Firing
 from svc_scheduler.listing import Listing
@@ -133,6 +135,12 @@ async def compose(bindings: Bindings) -> AsyncIterator[Running]:
         declarations = Declarations(schedules, wishes.settle)
         await _serve(bindings.bus, schedules, declarations, listing)
 
+        wanted = of_workflows(bindings.workflows)
+
+        async def declare(_: Background) -> None:
+            await declarations.apply(PLATFORM_TENANT, wanted, {})
+            await asyncio.Event().wait()  # until the process ends: its model does not change
+
         async def clean_up(_: Background) -> None:
             await store.forget_expired()
             await clock.sleep(CLEAN_UP_EVERY_S)
@@ -140,13 +148,16 @@ async def compose(bindings: Bindings) -> AsyncIterator[Running]:
         try:
             async with (
                 background("scheduler.clean-up", clean_up, clock=clock, chance=chance),
+                background("scheduler.declare", declare, clock=clock, chance=chance) as declares,
                 background("scheduler.list", listing.run, clock=clock, chance=chance) as lists,
                 background("scheduler.fire", firing.run, clock=clock, chance=chance) as fires,
             ):
 
                 async def health() -> Health:
                     await store.status()
-                    missing = tuple(work.trouble for work in (fires, lists) if work.trouble)
+                    missing = tuple(
+                        work.trouble for work in (fires, lists, declares) if work.trouble
+                    )
                     return Health(missing, {"schedules": Lag(0, firing.behind_s)})
 
                 await serve_health(bindings.bus, health_subject(SERVICE), NAME, health)
