@@ -59,7 +59,7 @@ from svc_scheduler.settings import Settings
 NAME = "svc-scheduler"
 CLEAN_UP_EVERY_S = 60.0
 _STATE = TypeAdapter(Schedule)
-_EVENTS: tuple[type[Event], ...] = (
+EVENTS: tuple[type[Event], ...] = (
     ScheduleCreated,
     ScheduleChanged,
     SchedulePaused,
@@ -93,7 +93,7 @@ def lanes_of(
     commit, clock, ids, chance = committer.commit, bindings.clock, bindings.ids, bindings.chance
     schedules: Aggregate[Asked, Schedule, Event] = Aggregate(
         decider(),
-        ContractCodec(_EVENTS),
+        ContractCodec(EVENTS),
         store,
         commit,
         clock,
