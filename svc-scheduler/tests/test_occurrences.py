@@ -171,7 +171,7 @@ def minutes(first: datetime, last: datetime) -> Iterator[datetime]:
         first += MINUTE
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(crons(), transitions())
 def test_what_occurs_around_a_change_of_clocks_is_what_the_rule_says(
     cron: str, around: tuple[str, datetime]
@@ -188,7 +188,7 @@ def test_what_occurs_around_a_change_of_clocks_is_what_the_rule_says(
     assert by_looking_at_every_minute(cron, zone, after, until) == got
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(crons(), transitions())
 def test_it_does_not_matter_from_where_one_looks(cron: str, around: tuple[str, datetime]) -> None:
     """The next of each is the one after it: a stored occurrence is enough to go on from."""
@@ -249,7 +249,7 @@ def test_what_cannot_be_meant_is_refused_with_the_cure(
     assert code == refusal.value.code
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.text(alphabet="0123456789*/-,#L WMONJA@", max_size=20))
 def test_any_text_is_a_cron_or_refused(text: str) -> None:
     try:
