@@ -20,13 +20,14 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from simulation import workflows, world
+from simulation import schedules, workflows, world
 from simulation.mutants import MUTANTS, RARE
 from simulation.world import Run
 
 WORLDS: Mapping[str, tuple[Callable[..., Run], Mapping[str, Any]]] = {
     "log": (world.run, {**MUTANTS, **RARE}),
     "workflows": (workflows.run, workflows.MUTANTS),
+    "schedules": (schedules.run, schedules.MUTANTS),
 }
 """What runs a seed of each kind of world, and which safeguards can be left out of it."""
 CHUNK = 50

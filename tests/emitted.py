@@ -12,6 +12,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import httpx
+from scheduling import use_schedules
 
 from flotilla import Bindings, SystemClock, uuid7
 from flotilla.buses.local import LocalBus
@@ -26,14 +27,17 @@ from flotilla_contracts.wire import event_stream
 from svc_counter.main import compose as counter
 from svc_outbox_relay.main import compose as outbox_relay
 from svc_projector.main import compose as projector
+from svc_scheduler.main import compose as scheduler
 from svc_web_bff.main import compose as web_bff
 
 FOLDER = ROOT / "emitted"
 LIMIT_S = 60.0
+LOGS = ("counter", "scheduler")
 SERVICES: dict[str, Compose] = {
     "counter": counter,
     "outbox-relay": outbox_relay,
     "projector": projector,
+    "scheduler": scheduler,
     "web-bff": web_bff,
 }
 
@@ -51,11 +55,12 @@ async def emit(folder: Path) -> dict[str, str]:
             ids=uuid7,
             chance=random.Random(1),
             services=tuple(SERVICES),
-            logs=("counter",),
+            logs=LOGS,
             http=HttpBinding("127.0.0.1", 0),
         )
         running = [await stack.enter_async_context(run(bindings)) for run in SERVICES.values()]
         problems = await _use(str(running[-1].address))
+        await use_schedules(bindings.bus)
         published = await _published(server.url)
     bodies: dict[str, list[str]] = {"problem": problems, "envelope": []}
     for name, body in _named(sent):
@@ -112,8 +117,13 @@ async def _until_full(client: httpx.AsyncClient, path: str) -> None:
 async def _published(url: str) -> list[tuple[dict[str, str], bytes]]:
     async with connected(url, name="emitted") as nats:
         stream = nats.jetstream()
-        last = (await stream.stream_info(event_stream("counter"))).state.last_seq
-        messages = [await stream.get_msg(event_stream("counter"), n + 1) for n in range(last)]
+        names = [event_stream(log) for log in LOGS]
+        lasts = [(await stream.stream_info(name)).state.last_seq for name in names]
+        messages = [
+            await stream.get_msg(name, n + 1)
+            for name, last in zip(names, lasts, strict=True)
+            for n in range(last)
+        ]
     return [(dict(message.headers or {}), message.data or b"") for message in messages]
 
 

@@ -30,7 +30,10 @@ COMMANDS = ["", "up", "status", "events", "why-late", "rebuild", "replay", "doct
 PARKED = ["parked list", "parked show", "parked retry", "parked discard"]
 
 
-@pytest.mark.parametrize("command", [*COMMANDS, *PARKED])
+SCHEDULES = [f"schedules {verb}" for verb in ("list", "show", "pause", "resume", "fire")]
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, *PARKED, *SCHEDULES])
 def test_help_teaches(run: Run, command: str) -> None:
     result = run(*command.split(), "--help")
     assert result.returncode == ExitCode.OK

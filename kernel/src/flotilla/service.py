@@ -9,6 +9,7 @@ import random
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from typing import Any
 
 from flotilla.bus import Bus
 from flotilla.clock import Clock, IdSource
@@ -54,6 +55,8 @@ class Bindings:
     http: HttpBinding | None = None
     keys: KeysBinding | None = None
     """Where nobody in this process needs `keys`: none."""
+    workflows: Mapping[str, Any] = field(default_factory=dict)
+    """The workflows of the model: each document as it is written, by the file that it is written in."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ import json
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -185,6 +186,31 @@ async def test_whom_an_event_concerns_is_computed_from_it(tmp_path: Path) -> Non
     assert isinstance(unknown, str)
     assert "has no 'number', but no" in unknown
     assert [] == list(concerns(book, event("something.else.v1", 4)))
+
+
+async def test_a_workflow_with_times_starts_when_the_platforms_schedule_of_it_fires(
+    tmp_path: Path,
+) -> None:
+    """Given the planned time; a tenant's schedule of the same name starts nothing."""
+    nightly = workflow(
+        does("tidy"),
+        trigger={"schedule": {"cron": "0 3 * * *", "time_zone": "Europe/Vienna"}},
+        idempotency_key="${trigger.at}",
+    )
+    async with open_store(f"libsql://{tmp_path}/w.db", service="w") as store:
+        book = Book(store, uuid7)
+        await book.publish([nightly])
+
+    at = "2026-05-17T01:00:00Z"
+    fired = event("schedule.fired.v1", 1, schedule_id=nightly.schedule_id, occurrence=at)
+    [starts] = concerns(book, replace(fired, tenant="-"))
+
+    assert isinstance(starts, Concern)
+    assert f"-/workflow/{nightly.name}:{at}" == starts.stream
+    assert Start(nightly, at, {"at": at}, NOW) == starts.telling(NOW)
+    assert [] == list(concerns(book, fired)), "of tenant acme"
+    other = event("schedule.fired.v1", 2, schedule_id="workflow.other", occurrence=at)
+    assert [] == list(concerns(book, replace(other, tenant="-")))
 
 
 async def test_events_start_workflows_and_let_them_go_on_and_are_heard_once(

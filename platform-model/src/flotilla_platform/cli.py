@@ -74,6 +74,11 @@ class Commands(OnDemandGroup):
             "What projections could not fold: list it, show it, try it again, give it up.",
         ),
         Later(
+            "schedules",
+            "scheduling:schedules_app",
+            "What happens later, and when: list schedules, show, pause, resume, fire them.",
+        ),
+        Later(
             "rebuild",
             "rebuilding:rebuild",
             "Make a read model again, from the first event on, while the fleet runs.",

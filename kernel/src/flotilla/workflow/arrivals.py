@@ -31,6 +31,8 @@ from flotilla.workflow.instances import KeyInvalid, Told, instance_stream
 
 NAME = "workflow-arrivals"
 BATCH_EVENTS = 256
+SCHEDULE_FIRED, PLATFORM_TENANT = "schedule.fired.v1", "-"
+"""What a scheduler says at a workflow's time, and whose workflows have times: no tenant can say it."""
 POLL_S = 0.1
 
 log = structlog.get_logger()
@@ -49,19 +51,15 @@ class Concern:
 
 def concerns(book: Book, event: LogEvent) -> Iterator[Concern | str]:
     """Yield whom `event` concerns; a text when that cannot be computed from it, and why. Pure."""
+    if event.type == SCHEDULE_FIRED and event.tenant == PLATFORM_TENANT:
+        yield from _at_its_time(book, event)
     starting = [d for d in book.current().values() if d.trigger.event == event.type]
     waiting = {(d.name, key) for d in book.versions() for key in _keys_by(d, event.type)}
     if not (starting or waiting):
         return
     data: Json = json.loads(event.payload)
     for definition in starting:
-        try:
-            key = evaluate(definition.idempotency_key, {"trigger": data})
-            stream = instance_stream(event.tenant, definition.name, key)
-        except (ReferenceMissing, KeyInvalid) as error:
-            yield f"{definition.name} is not started by {event.stream}@{event.version}: {error}"
-        else:
-            yield Concern(stream, _start(definition, key, data))
+        yield _begin(definition, event, data)
     for name, expression in sorted(waiting):
         try:
             stream = instance_stream(event.tenant, name, evaluate(expression, {"trigger": data}))
@@ -69,6 +67,23 @@ def concerns(book: Book, event: LogEvent) -> Iterator[Concern | str]:
             yield f"{name} does not hear of {event.stream}@{event.version}: {error}"
         else:
             yield Concern(stream, _arrive(event, data))
+
+
+def _at_its_time(book: Book, event: LogEvent) -> Iterator[Concern | str]:
+    """Yield what begins because its schedule fired: it is given the planned time, and nothing else."""
+    fired = json.loads(event.payload)
+    for definition in book.current().values():
+        if definition.trigger.schedule and fired["schedule_id"] == definition.schedule_id:
+            yield _begin(definition, event, {"at": fired["occurrence"]})
+
+
+def _begin(definition: Definition, event: LogEvent, data: Json) -> Concern | str:
+    try:
+        key = evaluate(definition.idempotency_key, {"trigger": data})
+        stream = instance_stream(event.tenant, definition.name, key)
+    except (ReferenceMissing, KeyInvalid) as error:
+        return f"{definition.name} is not started by {event.stream}@{event.version}: {error}"
+    return Concern(stream, _start(definition, key, data))
 
 
 def _keys_by(definition: Definition, event: str) -> Iterator[str]:

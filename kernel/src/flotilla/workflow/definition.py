@@ -168,6 +168,11 @@ class Definition(_Shape):
         """What tells this content from any other."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()[:32]
 
+    @property
+    def schedule_id(self) -> str:
+        """What a scheduler calls the times of `trigger.schedule`."""
+        return f"workflow.{self.name}"
+
     @cached_property
     def by_name(self) -> dict[str, Step]:
         """Its steps."""

@@ -1,0 +1,1 @@
+"""Schedules: what has to happen later, once. Read `domain/schedule.py` first."""
