@@ -5,8 +5,8 @@ one. Nothing in a suite skips.
 """
 
 from flotilla.testing.due import DueStoreContract
-from flotilla.testing.keys import KeyStoreContract
 from flotilla.testing.isolation import TenantIsolationContract, ViewIsolationContract
+from flotilla.testing.keys import KeyStoreContract
 from flotilla.testing.lease import LeaseStoreContract
 from flotilla.testing.outbox import OutboxContract
 from flotilla.testing.parking import ParkingContract
