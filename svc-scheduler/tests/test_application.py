@@ -31,7 +31,7 @@ from flotilla.background import background
 from flotilla.buses.local import LocalBus
 from flotilla.embedded import PostgresServer
 from flotilla.embedded.nats import NatsServer
-from flotilla.embedded.postgres import DATABASE
+from flotilla.embedded.postgres_clients import DATABASE
 from flotilla.outbox import Offset
 from flotilla.stores import ServiceStore, open_store
 from flotilla.stores.memory import MemoryStore

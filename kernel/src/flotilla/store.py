@@ -17,6 +17,9 @@ StreamId = NewType("StreamId", str)
 Version = NewType("Version", int)
 """The position of an event in its stream: 1, 2, 3 …; 0 is the version of a stream without events."""
 
+NOBODY = "-"
+"""Whose what is no tenant's is: definitions, schedules, erasures. No tenant is called so."""
+
 EMPTY = Version(0)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 from flotilla.aggregate import EVENT_BYTES_MAX
 from flotilla.errors import EventTooLarge, Rejected
-from flotilla.store import ClaimKey, IdempotencyRecord, NewEvent, StreamId, Unit, tenant_of
+from flotilla.store import NOBODY, ClaimKey, IdempotencyRecord, NewEvent, StreamId, Unit, tenant_of
 
 NAME_BYTES_MAX = 1024
 """A stream's name, or the parts of an idempotency key together: Postgres indexes up to 2,704 bytes.
@@ -38,17 +38,18 @@ class NotOneTenants(Rejected):
     default_code = "not-one-tenants"
 
 
-def unit_tenant(unit: Unit) -> str:
-    """Return for which tenant a unit of work is: the one of all its streams, and of its key.
+def unit_tenants(unit: Unit) -> set[str]:
+    """Return for whom a unit of work is: the one tenant of all its streams, and of its key.
 
+    And `NOBODY`, if it also writes there: what a tenant did, where all of that is kept.
     Raises `NotOneTenants` when there are several, or one without a name.
     """
     tenants = {tenant_of(append.stream) for append in unit.appends}
     if unit.record:
         tenants.add(unit.record.claim.tenant)
-    if len(tenants) > 1 or "" in tenants:
+    if len(tenants - {NOBODY}) > 1 or "" in tenants:
         raise NotOneTenants(f"a unit of work is one tenant's, and this one is of {len(tenants)}")
-    return next(iter(tenants), "")
+    return tenants
 
 
 def of_tenant(stream: StreamId, claims: Sequence[ClaimKey]) -> list[ClaimKey]:
@@ -62,7 +63,7 @@ def check_storable(unit: Unit) -> None:
 
     `NotOneTenants` when it is no unit of one tenant.
     """
-    unit_tenant(unit)
+    unit_tenants(unit)
     text = "".join(_texts(unit))
     if "\0" in text:
         raise Unstorable("text with a NUL character cannot be stored")

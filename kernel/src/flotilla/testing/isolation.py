@@ -17,6 +17,7 @@ import pytest
 from flotilla.outbox import START, Offset
 from flotilla.projection import ViewSession, ViewStore
 from flotilla.store import (
+    NOBODY,
     ClaimKey,
     Committed,
     Conflicted,
@@ -33,7 +34,7 @@ from flotilla.testing.store import append
 from flotilla.testing.views import step
 
 TENANTS = (
-    *("acme", "Acme", "acm", "acme ", " acme", "acme%", "acme_", "%", "_", "*", "null", "on", "-"),
+    *("acme", "Acme", "acm", "acme ", " acme", "acme%", "acme_", "%", "_", "*", "null", "on", "--"),
     *("'acme'", 'ac"me', "acme' or '1'='1", "acme'); drop table event; --", "{acme}", "acme,rival"),
     *("{acme,rival}", "acme\\", "$1", "rival", "acme.thing", "acme\nrival", "acme\trival"),
     *(
@@ -127,6 +128,15 @@ class TenantIsolationContract:
                 stream_id(tenant, "thing", "a"), claims=[ClaimKey(tenant, "thing", "k")]
             )
             assert (Version(0), {}) == (loaded.version, dict(loaded.replies))
+
+    async def test_a_unit_may_write_for_nobody_beside_its_tenant(self, store: Any) -> None:
+        """What a tenant did, and the list of all of that."""
+        beside = Unit((*coloured("acme", "a").appends, *coloured(NOBODY, "all").appends))
+
+        assert [Committed()] == await store.commit([beside])
+
+        for tenant, key in (("acme", "a"), (NOBODY, "all")):
+            assert 1 == (await store.load(stream_id(tenant, "thing", key))).version
 
     async def test_an_outcome_says_nothing_of_what_others_have(self, store: Any) -> None:
         """Conflicts, replays and reused keys are those of a database in which one is alone."""

@@ -37,7 +37,7 @@ from flotilla.stores.storable import (
     check_storable,
     is_storable,
     of_tenant,
-    unit_tenant,
+    unit_tenants,
 )
 
 CONNECTIONS_MAX = 5
@@ -229,7 +229,7 @@ class PostgresStore(PostgresDue):
         self, units: Sequence[Unit], chains: Sequence[Chain]
     ) -> set[int] | None:
         """Return which chains could not commit; None when others were always faster."""
-        tenants = {unit_tenant(units[i]) for chain in chains for i in chain}
+        tenants = {one for chain in chains for i in chain for one in unit_tenants(units[i])}
         rows = [self._log, *documents(units, chains), sorted(tenants)]
         woken = wakes(units, chains)
         statement = (_COMMIT_AND_WAKE, *rows, woken) if woken else (_COMMIT, *rows)
