@@ -8,7 +8,8 @@ business (`platform-model/`).
 import random
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from flotilla.bus import Bus
 from flotilla.clock import Clock, IdSource
@@ -43,6 +44,8 @@ class Bindings:
     logs: tuple[str, ...]
     """All services of the topology that publish a log, wherever they run."""
     http: HttpBinding | None = None
+    workflows: Mapping[str, Any] = field(default_factory=dict)
+    """The workflows of the model: each document as it is written, by the file that it is written in."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -174,6 +174,7 @@ def _host(part: Part, places: Places, bus: Bus, patience: _Patience) -> list[Hos
         chance=patience.chance,
         services=part.topology.services,
         logs=part.logs,
+        workflows=part.workflows,
     )
     listening = replace(bindings, http=places.http)
     return [

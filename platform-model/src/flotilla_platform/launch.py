@@ -88,6 +88,7 @@ def _host(plan: Plan, servers: Servers, bus: Bus, clock: Clock) -> list[HostedSe
         chance=random.Random(),  # noqa: S311 - jitter, not secrets
         services=plan.topology.services,
         logs=plan.logs,
+        workflows=plan.workflows,
     )
     listening = replace(bindings, http=plan.http)
     return [

@@ -35,6 +35,7 @@ from flotilla.stores import open_leases, open_store, open_views
 from flotilla_contracts.counter import GetCounter, GetTenantTotals, ListActivity, ListCounters
 from flotilla_contracts.health import health_subject
 from flotilla_contracts.parked import retry_subject
+from flotilla_contracts.workflow import ListWorkflows
 from flotilla_contracts.wire import projection_lease, projection_reader
 from svc_projector.counters import CounterView
 from svc_projector.projector import Projector
@@ -49,6 +50,7 @@ from svc_projector.running import (
     show_life,
 )
 from svc_projector.settings import Settings
+from svc_projector.workflows import WorkflowQueries, show_counts
 
 NAME = "svc-projector"
 SERVICE = "projector"
@@ -90,6 +92,7 @@ async def compose(bindings: Bindings) -> AsyncIterator[Running]:
         async def show(_: Background) -> None:
             await health()
             await show_life(running, views, clock)
+            await show_counts(views)
             for one in running:
                 if one.is_owned:
                     await _say_how_far(one.projector)
@@ -162,6 +165,7 @@ async def _serve(
         ListCounters.subject: counters.list,
         GetTenantTotals.subject: partial(answer_totals, views),
         ListActivity.subject: partial(answer_activity, views),
+        ListWorkflows.subject: WorkflowQueries(views).list,
         retry_subject(SERVICE): partial(answer_retry, parkings),
     }
     for subject, handler in handlers.items():

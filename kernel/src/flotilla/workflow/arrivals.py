@@ -95,6 +95,7 @@ class Arrivals:
     logs: Mapping[str, Outbox]
     views: ViewStore
     clock: Clock
+    poll_s: float = POLL_S
 
     async def run(self, shown: Background) -> None:
         """Read on, until cancelled; begins at the head of each log that it did not read before."""
@@ -105,7 +106,7 @@ class Arrivals:
             told = [await self.read_on(name, ledger) for name, ledger in self.logs.items()]
             shown.recovered()
             if not any(told):
-                await self.clock.sleep(POLL_S)
+                await self.clock.sleep(self.poll_s)
                 await self.book.refresh()
 
     async def read_on(self, name: str, ledger: Outbox) -> int:
