@@ -1,7 +1,10 @@
 -- Generated from platform-model by `flotilla model generate --write`; change the model instead.
 
 grant usage on schema "counter" to "outbox_relay";
+grant usage on schema "workflow" to "outbox_relay";
 grant usage on schema "counter" to "projector";
+grant usage on schema "workflow" to "projector";
+grant usage on schema "counter" to "workflow";
 
 -- Runs as whoever has just created something, and grants what is its own to grant.
 create schema if not exists access;
@@ -19,12 +22,34 @@ declare
         ('counter', 'update ("offset"), delete', 'event_outbox', 'outbox_relay'),
         ('counter', 'select, insert, update', 'lease', 'outbox_relay'),
         ('counter', 'execute', 'torn()', 'outbox_relay'),
+        ('workflow', 'select', 'schema_migration', 'outbox_relay'),
+        ('workflow', 'select', 'event', 'outbox_relay'),
+        ('workflow', 'select', 'event_outbox', 'outbox_relay'),
+        ('workflow', 'select', 'outbox_entry', 'outbox_relay'),
+        ('workflow', 'select', 'log_reader', 'outbox_relay'),
+        ('workflow', 'update ("offset"), delete', 'event_outbox', 'outbox_relay'),
+        ('workflow', 'select, insert, update', 'lease', 'outbox_relay'),
+        ('workflow', 'execute', 'torn()', 'outbox_relay'),
         ('counter', 'select', 'schema_migration', 'projector'),
         ('counter', 'select', 'event', 'projector'),
         ('counter', 'select', 'event_outbox', 'projector'),
         ('counter', 'select', 'outbox_entry', 'projector'),
         ('counter', 'select', 'log_reader', 'projector'),
-        ('counter', 'insert, update', 'log_reader', 'projector')
+        ('counter', 'insert, update', 'log_reader', 'projector'),
+        ('workflow', 'select', 'schema_migration', 'projector'),
+        ('workflow', 'select', 'event', 'projector'),
+        ('workflow', 'select', 'event_outbox', 'projector'),
+        ('workflow', 'select', 'outbox_entry', 'projector'),
+        ('workflow', 'select', 'log_reader', 'projector'),
+        ('workflow', 'insert, update', 'log_reader', 'projector'),
+        ('counter', 'select', 'schema_migration', 'workflow'),
+        ('counter', 'select', 'event', 'workflow'),
+        ('counter', 'select', 'event_outbox', 'workflow'),
+        ('counter', 'select', 'outbox_entry', 'workflow'),
+        ('counter', 'select', 'log_reader', 'workflow'),
+        ('counter', 'update ("offset"), delete', 'event_outbox', 'workflow'),
+        ('counter', 'select, insert, update', 'lease', 'workflow'),
+        ('counter', 'execute', 'torn()', 'workflow')
     ) as v (schema, privileges, what, grantee)
     where case when what like '%()'
         then pg_has_role((select proowner from pg_proc

@@ -31,12 +31,6 @@ class ErrorCode(StrEnum):
     COUNTER_NOT_FOUND = "counter-not-found"
     COUNTER_UPPER_BOUND_PASSED = "counter-upper-bound-passed"
     COUNTER_LOWER_BOUND_PASSED = "counter-lower-bound-passed"
-    WORKFLOW_NOT_FOUND = "workflow-not-found"
-    WORKFLOW_STEP_UNKNOWN = "workflow-step-unknown"
-    WORKFLOW_NOT_NOW = "workflow-not-now"
-    WORKFLOW_OUTCOME_UNKNOWN = "workflow-outcome-unknown"
-    WORKFLOW_STARTED_DIFFERENTLY = "workflow-started-differently"
-    WORKFLOW_KEY_INVALID = "workflow-key-invalid"
 
     # The kernel said no.
     VERSION_MISMATCH = "version-mismatch"
@@ -78,12 +72,6 @@ PROBLEMS: dict[ErrorCode, ProblemSpec] = {
     ErrorCode.COUNTER_NOT_FOUND: ProblemSpec(404, "There is no such counter"),
     ErrorCode.COUNTER_UPPER_BOUND_PASSED: ProblemSpec(409, "The counter would pass its bound"),
     ErrorCode.COUNTER_LOWER_BOUND_PASSED: ProblemSpec(409, "The counter would pass its bound"),
-    ErrorCode.WORKFLOW_NOT_FOUND: ProblemSpec(404, "There is no such workflow"),
-    ErrorCode.WORKFLOW_STEP_UNKNOWN: ProblemSpec(404, "The workflow has no such step"),
-    ErrorCode.WORKFLOW_NOT_NOW: ProblemSpec(409, "Not where the workflow stands"),
-    ErrorCode.WORKFLOW_OUTCOME_UNKNOWN: ProblemSpec(409, "Nobody knows what became of a step"),
-    ErrorCode.WORKFLOW_STARTED_DIFFERENTLY: ProblemSpec(409, "This was started with another input"),
-    ErrorCode.WORKFLOW_KEY_INVALID: ProblemSpec(422, "This cannot be a workflow's key"),
     ErrorCode.VERSION_MISMATCH: ProblemSpec(412, "The version is another one"),
     ErrorCode.IDEMPOTENCY_KEY_REUSED: ProblemSpec(422, "This key was used for something else"),
     ErrorCode.EVENT_TOO_LARGE: ProblemSpec(413, "What would be stored is too large"),

@@ -5,6 +5,7 @@ neither knows the other; a test of svc-workflow holds them equal. An instance is
 `<workflow>:<key>`.
 """
 
+from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AwareDatetime, Field
@@ -28,6 +29,17 @@ Reason = Annotated[str, Field(max_length=500, description="Why, for whoever look
 WorkflowStatus = Literal[
     "running", "compensating", "completed", "compensated", "stuck", "cancelled"
 ]
+
+
+class WorkflowErrorCode(StrEnum):
+    """What a workflow refuses, for programs. No route of the edge leads here yet."""
+
+    NOT_FOUND = "workflow-not-found"
+    STEP_UNKNOWN = "workflow-step-unknown"
+    NOT_NOW = "workflow-not-now"
+    OUTCOME_UNKNOWN = "workflow-outcome-unknown"
+    STARTED_DIFFERENTLY = "workflow-started-differently"
+    KEY_INVALID = "workflow-key-invalid"
 
 
 # What happened. Stored forever: add optional fields, never rename them.

@@ -87,11 +87,13 @@ create table workflow_instance (
     reason text not null,
     started_at text not null,
     changed_at text not null
-);
-create index workflow_instance_started on workflow_instance (started_at desc, stream);
-create index workflow_instance_tenant on workflow_instance (tenant, started_at desc, stream);
-create index workflow_instance_status on workflow_instance (status, started_at desc, stream)
+)
 """,
+        "create index workflow_instance_started on workflow_instance (started_at desc, stream)",
+        "create index workflow_instance_tenant on workflow_instance"
+        " (tenant, started_at desc, stream)",
+        "create index workflow_instance_status on workflow_instance"
+        " (status, started_at desc, stream)",
     )
 
     async def apply(self, view: ViewSession, batch: Sequence[LogEvent]) -> None:
@@ -158,7 +160,9 @@ class WorkflowQueries:
         """Answer with a page of instances, the last started first."""
         query = parse(ListWorkflows, request)
         started_at, stream = _cursor(query.after) if query.after else ("", "")
-        since = query.since.astimezone(UTC).isoformat(timespec="microseconds") if query.since else ""
+        since = (
+            query.since.astimezone(UTC).isoformat(timespec="microseconds") if query.since else ""
+        )
         rows = await self.views.fetch(
             _LIST,
             "" if query.every_tenant else request.context.tenant,

@@ -25,6 +25,7 @@ from flotilla_contracts.workflow import (
     ResumeWorkflow,
     WorkflowCommand,
     WorkflowDetail,
+    WorkflowErrorCode,
     WorkflowReply,
     WorkflowStatus,
     WorkflowStep,
@@ -56,13 +57,9 @@ class Workflows:
         except ReferenceMissing as error:
             raise Rejected(str(error), code=ErrorCode.INVALID_REQUEST) from None
         stream = instance_stream(request.context.tenant, definition.name, key)
-        return await self._tell(
-            stream, lambda now: asked.Start(definition, str(key), data, now)
-        )
+        return await self._tell(stream, lambda now: asked.Start(definition, str(key), data, now))
 
-    def command_handler(
-        self, kind: type[WorkflowCommand]
-    ) -> Handler:
+    def command_handler(self, kind: type[WorkflowCommand]) -> Handler:
         """Return what answers commands of one kind."""
 
         async def handle(request: Request) -> Answer:
@@ -71,9 +68,7 @@ class Workflows:
             definition = None
             if isinstance(command, ForkWorkflow):
                 definition = await self._version(command)
-            return await self._tell(
-                stream, lambda now: _telling(command, definition, now)
-            )
+            return await self._tell(stream, lambda now: _telling(command, definition, now))
 
         return handle
 
@@ -101,9 +96,7 @@ class Workflows:
         detail = WorkflowDetail(**said, steps=steps, picture=picture(definition, instance))
         return Answer(detail.model_dump_json().encode())
 
-    async def _tell(
-        self, stream: StreamId, telling: Callable[[datetime], asked.Command]
-    ) -> Answer:
+    async def _tell(self, stream: StreamId, telling: Callable[[datetime], asked.Command]) -> Answer:
         told: Told = await self.pump.tell(stream, telling)
         return Answer(_reply(told.instance).model_dump_json().encode(), replayed=not told.events)
 
@@ -117,7 +110,7 @@ class Workflows:
             there = ", ".join(map(str, sorted(versions))) or "none"
             raise Rejected(
                 f"{name} has no version {wanted}: there are {there}",
-                code=ErrorCode.WORKFLOW_NOT_FOUND,
+                code=WorkflowErrorCode.NOT_FOUND,
             )
         return versions[wanted]
 

@@ -63,9 +63,7 @@ async def compose(bindings: Bindings) -> AsyncIterator[Running]:
             clock,
             settings.concurrency_max,
         )
-        arrivals = Arrivals(
-            book, pump.tell, logs, views, clock, settings.arrivals_poll_ms / 1000
-        )
+        arrivals = Arrivals(book, pump.tell, logs, views, clock, settings.arrivals_poll_ms / 1000)
         replica = Replica(this_process(bindings.ids), clock, bindings.chance)
         reading = replica.leading(replica.candidate(leases, LEASE), arrivals.run)
         running = partial(background, clock=clock, chance=bindings.chance)
@@ -73,9 +71,7 @@ async def compose(bindings: Bindings) -> AsyncIterator[Running]:
             await enter(running("workflow.pump", pump.run)),
             await enter(running("workflow.arrivals", reading)),
         ]
-        watch = Watch(
-            store, views, logs, leases.leases, pump, work, clock, settings.due_late_max_s
-        )
+        watch = Watch(store, views, logs, leases.leases, pump, work, clock, settings.due_late_max_s)
         await _serve(bindings.bus, Workflows(pump, known))
 
         async def health() -> Health:

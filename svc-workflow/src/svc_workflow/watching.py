@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from flotilla import Answer, Clock, Health, Lag, Outbox, Request, ViewStore
 from flotilla.background import Background
+from flotilla.due import DueStore
 from flotilla.errors import KernelError
 from flotilla.heartbeat import Heartbeat, beat
 from flotilla.lag import projection_lag
@@ -19,7 +20,6 @@ from flotilla.metrics import (
 from flotilla.observe import ObservedStore
 from flotilla.replica import led
 from flotilla.store import Committed, Outcome, Unit
-from flotilla.stores import ServiceStore
 from flotilla.telemetry import span
 from flotilla.workflow.arrivals import NAME as ARRIVALS
 from flotilla.workflow.instances import AGGREGATE
@@ -75,7 +75,7 @@ def asking(ask: Ask, clock: Clock) -> Ask:
 class Watch:
     """Looks at everything that workflows depend on."""
 
-    store: ServiceStore
+    store: DueStore
     views: ViewStore
     logs: Mapping[str, Outbox]
     leases: Callable[[], Awaitable[Sequence[LeaseStatus]]]
