@@ -12,6 +12,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import httpx
+from workflow_plays import EVERYTHING, SIMPLE, Unheard, use_workflows
 
 from flotilla import Bindings, SystemClock, uuid7
 from flotilla.buses.local import LocalBus
@@ -27,6 +28,7 @@ from svc_counter.main import compose as counter
 from svc_outbox_relay.main import compose as outbox_relay
 from svc_projector.main import compose as projector
 from svc_web_bff.main import compose as web_bff
+from svc_workflow.main import compose as workflow
 
 FOLDER = ROOT / "emitted"
 LIMIT_S = 60.0
@@ -44,19 +46,24 @@ async def emit(folder: Path) -> dict[str, str]:
     async with asyncio.timeout(LIMIT_S), AsyncExitStack() as stack:
         server = await stack.enter_async_context(run_nats(folder))
         bindings = Bindings(
-            stores={name: f"libsql://{folder}/{name}.db" for name in SERVICES},
+            stores={name: f"libsql://{folder}/{name}.db" for name in (*SERVICES, "workflow")},
             nats_url=server.url,
-            bus=RecordingBus(LocalBus(), sent),
+            bus=RecordingBus(Unheard(LocalBus()), sent),
             clock=SystemClock(),
             ids=uuid7,
             chance=random.Random(1),
             services=tuple(SERVICES),
-            logs=("counter",),
+            logs=("counter", "workflow"),
             http=HttpBinding("127.0.0.1", 0),
+            workflows={"everything.yaml": EVERYTHING, "simple.yaml": SIMPLE},
         )
         running = [await stack.enter_async_context(run(bindings)) for run in SERVICES.values()]
         problems = await _use(str(running[-1].address))
-        published = await _published(server.url)
+        await stack.enter_async_context(workflow(bindings))  # it hears of nothing before it runs
+        await use_workflows(bindings.bus)
+        published = [
+            message for log in bindings.logs for message in await _published(server.url, log)
+        ]
     bodies: dict[str, list[str]] = {"problem": problems, "envelope": []}
     for name, body in _named(sent):
         bodies.setdefault(name, []).append(body)
@@ -109,11 +116,11 @@ async def _until_full(client: httpx.AsyncClient, path: str) -> None:
         await asyncio.sleep(0.02)
 
 
-async def _published(url: str) -> list[tuple[dict[str, str], bytes]]:
+async def _published(url: str, log: str) -> list[tuple[dict[str, str], bytes]]:
     async with connected(url, name="emitted") as nats:
         stream = nats.jetstream()
-        last = (await stream.stream_info(event_stream("counter"))).state.last_seq
-        messages = [await stream.get_msg(event_stream("counter"), n + 1) for n in range(last)]
+        last = (await stream.stream_info(event_stream(log))).state.last_seq
+        messages = [await stream.get_msg(event_stream(log), n + 1) for n in range(last)]
     return [(dict(message.headers or {}), message.data or b"") for message in messages]
 
 

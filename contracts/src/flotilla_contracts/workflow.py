@@ -1,8 +1,8 @@
 """Workflows, in their own words: what happened to an instance, what is answered, what may be asked.
 
-The events are those that the kernel stores (`flotilla.workflow.events`), written down a second time because
-neither knows the other; a test of svc-workflow holds them equal. An instance is named as in its stream:
-`<workflow>:<key>`.
+The events are those that the kernel stores (`flotilla.workflow.events`), written down a second
+time because neither knows the other; a test of svc-workflow holds them equal. An instance is named as
+in its stream: `<workflow>:<key>`.
 """
 
 from enum import StrEnum
@@ -18,7 +18,7 @@ PAGE_SIZE_MAX = 200
 Instance = Annotated[
     str,
     Field(
-        pattern=r"^[a-z0-9][a-z0-9-]*:[^/\\s]+( [^/\\s]+)*$",
+        pattern=r"^[a-z0-9][a-z0-9-]*:[^/\s]+( [^/\s]+)*$",
         max_length=200,
         description="Which one: `<workflow>:<key>`, as `flotilla workflows list` shows it.",
         examples=["ordering:o-1"],

@@ -1,4 +1,4 @@
-"""Whether the kernel will run a workflow of the model: what its service would say when it starts, said here.
+"""Whether the kernel will run a workflow of the model: what its service would say when it starts.
 
 The kernel's checks (`flotilla.workflow.checking`) name places in words: `steps.reserve.call.parameters`.
 Here they become places in the file.
@@ -6,9 +6,13 @@ Here they become places in the file.
 
 import re
 from collections.abc import Iterator
+from typing import TYPE_CHECKING, cast
 
 from flotilla_platform.loading import Mistake, Steps
 from flotilla_platform.model import Platform, Workflow
+
+if TYPE_CHECKING:
+    from flotilla.workflow.expressions import Json
 
 _CURE = "correct it; docs/runbooks/workflows.md tells what a definition may say"
 
@@ -26,7 +30,7 @@ def check_definition(platform: Platform, workflow: Workflow) -> list[Mistake]:
     document = platform.documents["workflow", workflow.name]
     contract = Contract.of(COMMANDS, (event for group in EVENTS.values() for event in group))
     try:
-        told = list(mistakes(definition_from(document.content), contract))
+        told = list(mistakes(definition_from(cast("Json", document.content)), contract))
     except DefinitionInvalid as error:
         told = [str(error)]
     return [

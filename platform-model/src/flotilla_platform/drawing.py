@@ -80,15 +80,15 @@ def svg(detail: WorkflowDetail) -> str:
     told = tuple(filter(None, (detail.status, detail.reason)))
     end = Box(centre, y, PILL_HEIGHT, told, _ENDS.get(detail.status, "now"))
     needed = {name for step in detail.steps for name in step.depends_on}
-    lines = [
+    edges = [
         _line(above, boxes[step.name])
         for step in detail.steps
         for above in ([boxes[name] for name in step.depends_on] or [start])
     ]
-    lines += [_line(boxes[step.name], end) for step in detail.steps if step.name not in needed]
+    edges += [_line(boxes[step.name], end) for step in detail.steps if step.name not in needed]
     drawn = [element for box in (start, *boxes.values(), end) for element in box.svg()]
     height = y + PILL_HEIGHT + MARGIN
-    return "\n".join([*_head(detail, width, height), *lines, *drawn, "</svg>", ""])
+    return "\n".join([*_head(detail, width, height), *edges, *drawn, "</svg>", ""])
 
 
 def layers(steps: Sequence[WorkflowStep]) -> list[list[WorkflowStep]]:

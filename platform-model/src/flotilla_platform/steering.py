@@ -1,4 +1,4 @@
-"""The commands `flotilla workflows …`: what runs, where it stands and why, and what people may tell it."""
+"""The commands `flotilla workflows …`: what runs, where it stands and why, and what people tell it."""
 
 import asyncio
 import getpass

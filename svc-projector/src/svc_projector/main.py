@@ -35,8 +35,8 @@ from flotilla.stores import open_leases, open_store, open_views
 from flotilla_contracts.counter import GetCounter, GetTenantTotals, ListActivity, ListCounters
 from flotilla_contracts.health import health_subject
 from flotilla_contracts.parked import retry_subject
-from flotilla_contracts.workflow import ListWorkflows
 from flotilla_contracts.wire import projection_lease, projection_reader
+from flotilla_contracts.workflow import ListWorkflows
 from svc_projector.counters import CounterView
 from svc_projector.projector import Projector
 from svc_projector.queries import CounterQueries, answer_activity, answer_totals

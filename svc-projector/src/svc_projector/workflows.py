@@ -41,20 +41,20 @@ insert into workflow_instance
 values ($1, $2, $3, $4, $5, 'running', 'running', '', $6, $6)
 on conflict (stream) do nothing
 """
-_TOUCH = "update workflow_instance set changed_at = $2 where stream = $1"
+_TOUCH = "update workflow_instance set changed_at = $1 where stream = $2"
 _MOVE = """
-update workflow_instance set status = $2, reason = $3, changed_at = $4 where stream = $1
+update workflow_instance set status = $1, reason = $2, changed_at = $3 where stream = $4
 """
 _UNDO = """
 update workflow_instance
-set status = 'compensating', before = 'compensating', reason = $2, changed_at = $3
-where stream = $1
+set status = 'compensating', before = 'compensating', reason = $1, changed_at = $2
+where stream = $3
 """
-_RESUME = "update workflow_instance set status = before, changed_at = $2 where stream = $1"
+_RESUME = "update workflow_instance set status = before, changed_at = $1 where stream = $2"
 _FORK = """
 update workflow_instance
-set status = 'running', before = 'running', reason = '', version = $2, changed_at = $3
-where stream = $1
+set status = 'running', before = 'running', reason = '', version = $1, changed_at = $2
+where stream = $3
 """
 _LIST = """
 select tenant, stream, workflow, version, key, status, reason, started_at, changed_at
@@ -90,10 +90,8 @@ create table workflow_instance (
 )
 """,
         "create index workflow_instance_started on workflow_instance (started_at desc, stream)",
-        "create index workflow_instance_tenant on workflow_instance"
-        " (tenant, started_at desc, stream)",
-        "create index workflow_instance_status on workflow_instance"
-        " (status, started_at desc, stream)",
+        "create index workflow_instance_tenant on workflow_instance (tenant, started_at desc)",
+        "create index workflow_instance_status on workflow_instance (status, started_at desc)",
     )
 
     async def apply(self, view: ViewSession, batch: Sequence[LogEvent]) -> None:
@@ -109,7 +107,7 @@ create table workflow_instance (
                 touched.pop(event.stream, None)
                 sql, row = change
                 await view.execute_many(sql, [row])
-        await view.execute_many(_TOUCH, sorted(touched.items()))
+        await view.execute_many(_TOUCH, [(at, stream) for stream, at in sorted(touched.items())])
 
 
 def _moment(event: LogEvent) -> str:
@@ -117,7 +115,7 @@ def _moment(event: LogEvent) -> str:
     return event.recorded_at.isoformat(timespec="microseconds")
 
 
-def _change(event: LogEvent) -> tuple[str, tuple[Any, ...]] | None:
+def _change(event: LogEvent) -> tuple[str, tuple[Any, ...]] | None:  # noqa: PLR0911 - a case an event
     """Return how an event changes where its instance stands; None when it does not."""
     stream, at = event.stream, _moment(event)
     match event.type:
@@ -125,24 +123,24 @@ def _change(event: LogEvent) -> tuple[str, tuple[Any, ...]] | None:
             s = WorkflowStarted.model_validate_json(event.payload)
             return _START, (stream, event.tenant, s.name, s.version, s.key, at)
         case WorkflowCompleted.type:
-            return _MOVE, (stream, "completed", "", at)
+            return _MOVE, ("completed", "", at, stream)
         case WorkflowCompensated.type:
             done = WorkflowCompensated.model_validate_json(event.payload)
-            return _MOVE, (stream, "compensated", _short(done.reason), at)
+            return _MOVE, ("compensated", _short(done.reason), at, stream)
         case WorkflowStuck.type:
             stuck = WorkflowStuck.model_validate_json(event.payload)
-            return _MOVE, (stream, "stuck", _short(f"{stuck.step}: {stuck.message}"), at)
+            return _MOVE, ("stuck", _short(f"{stuck.step}: {stuck.message}"), at, stream)
         case WorkflowCancelled.type:
             ended = WorkflowCancelled.model_validate_json(event.payload)
-            return _MOVE, (stream, "cancelled", _short(ended.reason), at)
+            return _MOVE, ("cancelled", _short(ended.reason), at, stream)
         case CompensationBegun.type:
             begun = CompensationBegun.model_validate_json(event.payload)
-            return _UNDO, (stream, _short(begun.reason), at)
+            return _UNDO, (_short(begun.reason), at, stream)
         case WorkflowResumed.type:
-            return _RESUME, (stream, at)
+            return _RESUME, (at, stream)
         case WorkflowForked.type:
             forked = WorkflowForked.model_validate_json(event.payload)
-            return _FORK, (stream, forked.version, at)
+            return _FORK, (forked.version, at, stream)
     return None
 
 

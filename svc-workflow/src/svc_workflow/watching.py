@@ -1,4 +1,4 @@
-"""What people see of workflows: counts of what happened, durations of steps, and how late anything is."""
+"""What people see of workflows: counts of what happened, durations of steps, and how late all is."""
 
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
