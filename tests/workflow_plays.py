@@ -116,7 +116,10 @@ class Play:
 
     async def list(self) -> WorkflowPage:
         """Return the last workflows of the tenant."""
-        answer = await self.ask(ListWorkflows.subject)
+        return self.page(await self.ask(ListWorkflows.subject))
+
+    def page(self, answer: Answer) -> WorkflowPage:
+        """Return what was listed."""
         return WorkflowPage.model_validate_json(answer.body)
 
     async def settled(self) -> None:

@@ -82,7 +82,7 @@ def mistakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., l
 def test_what_is_shipped_is_right() -> None:
     platform = read_platform(find_model())
     assert list(platform.topologies) == ["compose", "k3s", "single", "single-postgres", "vps"]
-    assert set(platform.services) == {"counter", "outbox-relay", "projector", "web-bff"}
+    assert set(platform.services) == {"counter", "outbox-relay", "projector", "web-bff", "workflow"}
     for layout in platform.layouts.values():
         assert layout.services[-1] == "web-bff"
     assert {name: one.resources.store.engine for name, one in platform.layouts.items()} == {
