@@ -57,9 +57,8 @@ def test_more_connections_than_the_store_takes_are_a_risk() -> None:
     assert any(one.startswith("connections") for one in told) == (
         most is not None and wanted > most
     )
-    assert wanted == 2 * 10 * (
-        1 + 1 + 2
-    )  # counter: its store; relay: a log; projector: views, a log
+    # counter: its store; relay: two logs; projector: views, two logs; workflow: store, views, two logs
+    assert wanted == 2 * 10 * (1 + 2 + 3 + 4)
 
 
 def test_an_unknown_topology_is_told_with_the_one_that_was_meant() -> None:

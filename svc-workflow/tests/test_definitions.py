@@ -27,7 +27,7 @@ def written(**more: Any) -> dict[str, Any]:
 
 
 def test_what_is_stored_is_what_the_contracts_say() -> None:
-    stored = (*OF_BOOK, *OF_INSTANCES)
+    stored: tuple[Any, ...] = (*OF_BOOK, *OF_INSTANCES)
     assert [e.type for e in stored] == [e.type for e in EVENTS]
     for kernels, contracts in zip(stored, EVENTS, strict=True):
         assert kernels.model_json_schema() == contracts.model_json_schema()
