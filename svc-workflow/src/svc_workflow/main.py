@@ -64,6 +64,7 @@ async def compose(bindings: Bindings) -> AsyncIterator[Running]:
             settings.concurrency_max,
         )
         arrivals = Arrivals(book, pump.tell, logs, views, clock, settings.arrivals_poll_ms / 1000)
+        await arrivals.begin()  # who is told that this runs, is heard from then on
         replica = Replica(this_process(bindings.ids), clock, bindings.chance)
         reading = replica.leading(replica.candidate(leases, LEASE), arrivals.run)
         running = partial(background, clock=clock, chance=bindings.chance)
