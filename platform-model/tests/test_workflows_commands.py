@@ -1,4 +1,4 @@
-"""`flotilla workflows`: what it asks, what it shows, how it ends; mistakes in definitions have places."""
+"""`flotilla workflows`: what it asks, what it shows, how it ends; mistakes have places."""
 
 import json
 import shutil
