@@ -141,7 +141,7 @@ def test_one_is_shown_with_a_picture_and_stuck_is_a_status(fleet: Fleet, tmp_pat
 
 
 def test_what_people_tell_reaches_the_instance_with_who_says_so(fleet: Fleet) -> None:
-    said = [
+    said: list[tuple[str, str, dict[str, Any]]] = [
         ("retry", "resume", {}),
         ("resume", "resume", {}),
         ("compensate --reason why --unknown done", "compensate", {"unknown": "done"}),
