@@ -50,6 +50,7 @@ from svc_projector.running import (
     show_life,
 )
 from svc_projector.settings import Settings
+from svc_projector.workflows import NAME as WORKFLOWS
 from svc_projector.workflows import WorkflowQueries, show_counts
 
 NAME = "svc-projector"
@@ -61,7 +62,7 @@ SHOW_EVERY_S = 2.0
 async def compose(bindings: Bindings) -> AsyncIterator[Running]:
     """Run the projections while the block runs."""
     settings, clock, bus = Settings.read(), bindings.clock, bindings.bus
-    folded = projections(settings)
+    folded = [one for one in projections(settings) if one.log in bindings.logs]
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
         views = await enter(open_views(bindings.stores[SERVICE], service=SERVICE))
@@ -92,7 +93,8 @@ async def compose(bindings: Bindings) -> AsyncIterator[Running]:
         async def show(_: Background) -> None:
             await health()
             await show_life(running, views, clock)
-            await show_counts(views)
+            if any(one.name == WORKFLOWS for one in folded):
+                await show_counts(views)
             for one in running:
                 if one.is_owned:
                     await _say_how_far(one.projector)
