@@ -47,15 +47,15 @@ declare
         ('counter', 'select', 'event_outbox', 'workflow'),
         ('counter', 'select', 'outbox_entry', 'workflow'),
         ('counter', 'select', 'log_reader', 'workflow'),
-        ('counter', 'update ("offset"), delete', 'event_outbox', 'workflow'),
-        ('counter', 'select, insert, update', 'lease', 'workflow'),
-        ('counter', 'execute', 'torn()', 'workflow')
+        ('counter', 'insert, update', 'log_reader', 'workflow')
     ) as v (schema, privileges, what, grantee)
     where case when what like '%()'
-        then pg_has_role((select proowner from pg_proc
-            where oid = to_regprocedure(format('%I.%s', schema, what))), 'usage')
-        else pg_has_role((select relowner from pg_class
-            where oid = to_regclass(format('%I.%I', schema, what))), 'usage')
+        then exists (select from pg_proc p join pg_namespace n on n.oid = p.pronamespace
+            where n.nspname = schema and p.proname || '()' = what
+                and pg_has_role(p.proowner, 'usage'))
+        else exists (select from pg_class c join pg_namespace n on n.oid = c.relnamespace
+            where n.nspname = schema and c.relname = what
+                and pg_has_role(c.relowner, 'usage'))
     end;
 begin
     for share in shares loop
