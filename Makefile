@@ -3,7 +3,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-MEMBERS := platform-model kernel svc-projector svc-web-bff contracts svc-counter svc-scheduler svc-outbox-relay
+MEMBERS := platform-model kernel svc-projector svc-web-bff contracts svc-counter svc-workflow svc-scheduler svc-outbox-relay
 
 TOPOLOGY ?= single
 PORT ?= 8080
@@ -113,7 +113,7 @@ conformance: bench-ready  ## Measure every topology side by side; write docs/con
 ROUNDS ?= 30
 .PHONY: chaos
 # ONLY is also bench's, with another default.
-chaos: $(READY)  ## Break real servers and processes, check every promise: ONLY=fleet|store ROUNDS=30 SEED=n.
+chaos: $(READY)  ## Break real servers and processes, check every promise: ONLY=fleet|store|workflow ROUNDS=30 SEED=n.
 	@exec $(RUN)/python -m chaos $(if $(ONLY),--only "$(ONLY)") --rounds "$(ROUNDS)" $(if $(SEED),--seed "$(SEED)")
 
 .PHONY: engine engine-stop base-images images images-verify up-compose down-compose

@@ -21,6 +21,7 @@ from chaos.many_processes import many_processes
 from chaos.one_process import one_process
 from chaos.rounds import Round
 from chaos.store_suite import store_round, store_world
+from chaos.workflow_suite import workflow_round, workflow_world
 from flotilla import Clock, SystemClock
 from flotilla.testing.servers import open_folder
 
@@ -40,6 +41,9 @@ HELP = """Breaks real servers and processes under load, and checks what was prom
           its data or has no room, connections reset, stalled, half-open, deaf, slow
   single, single-postgres
           the same for `flotilla up` with that topology: one process and its servers
+  workflow
+          two processes that move workflows over counters; one of them is killed (-9) at a step: before
+          it is asked for, while it is, after it was answered; forward and while it is taken back
 
 A round is 1 to 3 faults; everything about them follows from its seed. Afterwards everything has to be
 well within 15 s by itself, and all checkers look at all that callers were told. Loopback only.
@@ -62,6 +66,7 @@ SUITES: dict[str, tuple[OpenWorld, RunRound]] = {
     "single": (one_process("single"), fleet_round),
     "single-postgres": (one_process("single-postgres"), fleet_round),
     "store": (store_world, store_round),
+    "workflow": (workflow_world, workflow_round),
 }
 
 

@@ -65,7 +65,9 @@ async def many_processes(folder: Path, clock: Clock) -> AsyncIterator[FleetWorld
             "nats_url": f"nats://{HOST}:{nats_port}",
             "http_port": http_port,
         }
-        nodes = {name: _node(folder, name, services, places) for name, services in NODES.items()}
+        nodes = {
+            name: child_node(folder, name, services, places) for name, services in NODES.items()
+        }
         for node in nodes.values():
             stack.push_async_callback(node.stop)
         await asyncio.gather(*(node.start() for node in nodes.values()))
@@ -88,9 +90,10 @@ async def many_processes(folder: Path, clock: Clock) -> AsyncIterator[FleetWorld
             send([node.pid for node in nodes.values()], SIGKILL)  # it has nothing left to say
 
 
-def _node(
+def child_node(
     folder: Path, name: str, services: Sequence[str], places: Mapping[str, Any]
 ) -> ChildProcess:
+    """Return a process of `services`, not started yet, that is started again whenever it ends."""
     ready_file = folder / f"{name}.ready"
     given = {
         "name": name,

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import httpx
 from scheduling import use_schedules
+from workflow_plays import EVERYTHING, SIMPLE, Unheard, use_workflows
 
 from flotilla import Bindings, SystemClock, uuid7
 from flotilla.buses.local import LocalBus
@@ -29,10 +30,11 @@ from svc_outbox_relay.main import compose as outbox_relay
 from svc_projector.main import compose as projector
 from svc_scheduler.main import compose as scheduler
 from svc_web_bff.main import compose as web_bff
+from svc_workflow.main import compose as workflow
 
 FOLDER = ROOT / "emitted"
 LIMIT_S = 60.0
-LOGS = ("counter", "scheduler")
+LOGS = ("counter", "scheduler", "workflow")
 SERVICES: dict[str, Compose] = {
     "counter": counter,
     "outbox-relay": outbox_relay,
@@ -48,20 +50,25 @@ async def emit(folder: Path) -> dict[str, str]:
     async with asyncio.timeout(LIMIT_S), AsyncExitStack() as stack:
         server = await stack.enter_async_context(run_nats(folder))
         bindings = Bindings(
-            stores={name: f"libsql://{folder}/{name}.db" for name in SERVICES},
+            stores={name: f"libsql://{folder}/{name}.db" for name in (*SERVICES, "workflow")},
             nats_url=server.url,
-            bus=RecordingBus(LocalBus(), sent),
+            bus=RecordingBus(Unheard(LocalBus()), sent),
             clock=SystemClock(),
             ids=uuid7,
             chance=random.Random(1),
             services=tuple(SERVICES),
             logs=LOGS,
             http=HttpBinding("127.0.0.1", 0),
+            workflows={"everything.yaml": EVERYTHING, "simple.yaml": SIMPLE},
         )
         running = [await stack.enter_async_context(run(bindings)) for run in SERVICES.values()]
         problems = await _use(str(running[-1].address))
+        await stack.enter_async_context(workflow(bindings))  # it hears of nothing before it runs
+        await use_workflows(bindings.bus)
         await use_schedules(bindings.bus)
-        published = await _published(server.url)
+        published = [
+            message for log in bindings.logs for message in await _published(server.url, log)
+        ]
     bodies: dict[str, list[str]] = {"problem": problems, "envelope": []}
     for name, body in _named(sent):
         bodies.setdefault(name, []).append(body)
@@ -114,16 +121,11 @@ async def _until_full(client: httpx.AsyncClient, path: str) -> None:
         await asyncio.sleep(0.02)
 
 
-async def _published(url: str) -> list[tuple[dict[str, str], bytes]]:
+async def _published(url: str, log: str) -> list[tuple[dict[str, str], bytes]]:
     async with connected(url, name="emitted") as nats:
         stream = nats.jetstream()
-        names = [event_stream(log) for log in LOGS]
-        lasts = [(await stream.stream_info(name)).state.last_seq for name in names]
-        messages = [
-            await stream.get_msg(name, n + 1)
-            for name, last in zip(names, lasts, strict=True)
-            for n in range(last)
-        ]
+        last = (await stream.stream_info(event_stream(log))).state.last_seq
+        messages = [await stream.get_msg(event_stream(log), n + 1) for n in range(last)]
     return [(dict(message.headers or {}), message.data or b"") for message in messages]
 
 

@@ -39,7 +39,7 @@ from svc_outbox_relay.jetstream import JetStreamLog
 ROOT = Path(__file__).parents[1]
 PLATFORM = read_platform(ROOT / "platform-model")
 FILES = artifacts(PLATFORM)
-SERVICES = ("outbox-relay", "counter", "projector", "web-bff")
+SERVICES = ("outbox-relay", "counter", "projector", "web-bff", "workflow")
 LIMIT_S = 30.0
 
 
@@ -134,14 +134,14 @@ async def deployable(places: Places, name: str) -> AsyncIterator[str | None]:
     role = name.replace("-", "_")
     async with NatsBus(places.nats(name), name=name) as bus:
         bindings = Bindings(
-            stores=dict.fromkeys(("counter", "projector"), places.store(role)),
+            stores=dict.fromkeys(("counter", "projector", "workflow"), places.store(role)),
             nats_url=places.nats(name),
             bus=RoutedBus(LocalBus(), bus),
             clock=SystemClock(),
             ids=uuid7,
             chance=random.Random(7),
             services=SERVICES,
-            logs=("counter",),
+            logs=("counter", "workflow"),
             http=HttpBinding("127.0.0.1", 0) if "http" in service.needs else None,
         )
         async with getattr(import_module(module), function)(bindings) as running:
@@ -152,7 +152,7 @@ async def deployable(places: Places, name: str) -> AsyncIterator[str | None]:
 async def whole_fleet(places: Places) -> AsyncIterator[httpx.AsyncClient]:
     async with AsyncExitStack() as stack:
         # Owners first: they migrate what others work in.
-        for name in ("counter", "outbox-relay", "projector"):
+        for name in ("counter", "workflow", "outbox-relay", "projector"):
             await stack.enter_async_context(deployable(places, name))
         address = await stack.enter_async_context(deployable(places, "web-bff"))
         assert address
@@ -295,7 +295,11 @@ FORBIDDEN_STATEMENTS = [
 async def test_no_role_does_what_is_not_its_to_do(
     places: Places, role: str, statement: str
 ) -> None:
-    async with deployable(places, "counter"), deployable(places, "projector"):
+    async with (
+        deployable(places, "counter"),
+        deployable(places, "workflow"),
+        deployable(places, "projector"),
+    ):
         pass  # so that the tables are there
     connection = await asyncpg.connect(places.store(role))
     try:

@@ -123,7 +123,7 @@ def test_containers_wait_for_whom_they_need_and_run_as_often_as_placed() -> None
         assert one["image"] == f"flotilla/{placed.name}:${{FLOTILLA_VERSION:-latest}}"
         assert one["depends_on"]["nats"] == {"condition": "service_healthy"}
     waits = COMPOSE["services"]["web-bff"]["depends_on"]
-    assert set(waits) == {"nats", "counter", "projector", "outbox-relay"}
+    assert set(waits) == {"nats", "counter", "projector", "outbox-relay", "workflow"}
     assert COMPOSE["services"]["counter"]["depends_on"]["store-roles"] == {
         "condition": "service_completed_successfully"
     }

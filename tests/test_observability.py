@@ -229,7 +229,9 @@ def test_the_dashboard_tells_of_every_service_log_and_projection() -> None:
         "counter: commands and queries",
         "projector: commands and queries",
         "web-bff: HTTP",
+        "workflow: commands and queries",
         "Log counter",
+        "Log workflow",
         "Projections",
         "Store and processes",
     }

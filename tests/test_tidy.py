@@ -28,6 +28,7 @@ HOUSE = {
     "svc-projector": {"settings.py", "main.py"},
     "svc-scheduler": {"domain", "application.py", "settings.py", "main.py"},
     "svc-web-bff": {"settings.py", "main.py"},
+    "svc-workflow": {"application.py", "settings.py", "main.py"},
 }
 
 

@@ -57,8 +57,9 @@ def test_more_connections_than_the_store_takes_are_a_risk() -> None:
     assert any(one.startswith("connections") for one in told) == (
         most is not None and wanted > most
     )
-    # counter: its store; relay: two logs; projector: views, two logs; workflow: store, views
-    assert wanted == 2 * 10 * (1 + 2 + 3 + 2)
+    # counter: its store; relay: three logs; projector: views, three logs;
+    # workflow: store, views, three logs, the scheduler's store and views
+    assert wanted == 2 * 10 * (1 + 3 + 4 + 7)
 
 
 def test_an_unknown_topology_is_told_with_the_one_that_was_meant() -> None:

@@ -35,10 +35,12 @@ VARIABLES = {
         "POSTGRES_COUNTER_PASSWORD",
         "POSTGRES_OUTBOX_RELAY_PASSWORD",
         "POSTGRES_PROJECTOR_PASSWORD",
+        "POSTGRES_WORKFLOW_PASSWORD",
         "POSTGRES_OPERATOR_PASSWORD",
     ],
     "projector": ["FLOTILLA_STORE_URL", "FLOTILLA_NATS_URL"],
     "web-bff": ["FLOTILLA_NATS_URL"],
+    "workflow": ["FLOTILLA_STORE_URL", "FLOTILLA_NATS_URL"],
 }
 NAMES = ["keygen", "init", "run", "set", "encrypt", "decrypt", "rotate", "check"]
 

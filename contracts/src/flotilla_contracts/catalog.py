@@ -1,13 +1,12 @@
 """Every message of the fleet. A new bounded context is added here, and nowhere else."""
 
-from flotilla_contracts import counter, scheduler
+from flotilla_contracts import counter, scheduler, workflow
 from flotilla_contracts.message import Ask, Command, Event, Query
 
-EVENTS: dict[str, tuple[type[Event], ...]] = {
-    counter.SERVICE: counter.EVENTS,
-    scheduler.SERVICE: scheduler.EVENTS,
-}
+_CONTEXTS = (counter, scheduler, workflow)
+
+EVENTS: dict[str, tuple[type[Event], ...]] = {one.SERVICE: one.EVENTS for one in _CONTEXTS}
 """By the service that publishes them."""
-COMMANDS: tuple[type[Command], ...] = (*counter.COMMANDS, *scheduler.COMMANDS)
-QUERIES: tuple[type[Query], ...] = (*counter.QUERIES, *scheduler.QUERIES)
+COMMANDS: tuple[type[Command], ...] = tuple(ask for one in _CONTEXTS for ask in one.COMMANDS)
+QUERIES: tuple[type[Query], ...] = tuple(ask for one in _CONTEXTS for ask in one.QUERIES)
 ASKS: tuple[type[Ask], ...] = (*COMMANDS, *QUERIES)

@@ -89,3 +89,25 @@ PROJECTION_PARKED_OLDEST_SECONDS = Gauge(
     "For how long the oldest parked event has been parked; 0 when there is none.",
     ["projection"],
 )
+
+WORKFLOW_EVENTS = Counter(
+    "flotilla_workflow_events_total",
+    "What happened to instances of workflows, by the type of the event: started, stuck, completed …",
+    ["type"],
+)
+WORKFLOW_STEP_DURATION_SECONDS = Histogram(
+    "flotilla_workflow_step_duration_seconds",
+    "From asking for a step's command to its answer, at the worker that asks, by the outcome.",
+    ["outcome"],
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
+)
+WORKFLOW_MOVING = Gauge(
+    "flotilla_workflow_moving", "Instances of workflows that this process moves at the moment."
+)
+WORKFLOW_DUE_SECONDS = Gauge(
+    "flotilla_workflow_due_seconds",
+    "For how long the workflow that is due longest has waited for a worker; 0 when none does.",
+)
+WORKFLOW_INSTANCES = Gauge(
+    "flotilla_workflow_instances", "Instances of workflows by where they stand.", ["status"]
+)

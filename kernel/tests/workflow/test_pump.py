@@ -242,6 +242,30 @@ async def test_events_start_workflows_and_let_them_go_on_and_are_heard_once(
     assert "completed" in picture(ON_EVENT, instance)
 
 
+async def test_what_follows_on_a_log_that_was_empty_is_heard_whoever_begins_again(
+    tmp_path: Path,
+) -> None:
+    """A replica that began at the head of an empty log dies before there is an event."""
+    async with (
+        open_store(f"libsql://{tmp_path}/w.db", service="w") as store,
+        open_views(f"libsql://{tmp_path}/views.db", service="w") as views,
+    ):
+        pump, orders = a_pump(store, Shop()), Ledger([])
+        book = pump.instances.book
+        await book.publish([ON_EVENT])
+
+        def another() -> Arrivals:
+            return Arrivals(book, pump.tell, {"shop": orders}, views, SystemClock())  # type: ignore[dict-item]
+
+        await another().begin()
+        orders.listed.append(event("order.placed.v1", 1, order="o-1"))
+        await another().begin()
+        assert 1 == await another().read_on("shop", orders)  # type: ignore[arg-type]
+
+        stream = instance_stream("acme", ON_EVENT.name, "o-1")
+        assert Status.RUNNING == (await pump.instances.look(stream)).status
+
+
 class Ledger:
     """A log as `Arrivals` reads it."""
 
@@ -251,6 +275,9 @@ class Ledger:
 
     async def events(self, *, after: Offset, limit: int) -> list[LogEvent]:
         return [e for e in self.listed if e.offset > after][:limit]
+
+    async def last_offset(self) -> Offset:
+        return self.listed[-1].offset if self.listed else Offset(0)
 
     async def read_by(self, _reader: str, offset: Offset) -> None:
         self.read_up_to = offset

@@ -109,6 +109,11 @@ class Commands(OnDemandGroup):
             "The platform model: which services there are, what they may, and what runs where.",
         ),
         Later(
+            "workflows",
+            "steering:workflows_app",
+            "Workflows: list them, show where one stands and why, let it go on, take it back.",
+        ),
+        Later(
             "secrets",
             "secrets.commands:secrets_app",
             "Keep the secrets of deployables encrypted in Git, in the SOPS format with age keys.",

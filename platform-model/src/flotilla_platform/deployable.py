@@ -175,6 +175,7 @@ def _host(part: Part, places: Places, bus: Bus, patience: _Patience) -> list[Hos
         services=part.topology.services,
         logs=part.logs,
         keys=places.keys if "keys" in part.needs else None,
+        workflows=part.workflows,
     )
     listening = replace(bindings, http=places.http)
     return [

@@ -93,6 +93,7 @@ def _host(
         services=plan.topology.services,
         logs=plan.logs,
         keys=keys,
+        workflows=plan.workflows,
     )
     listening = replace(bindings, http=plan.http)
     return [

@@ -3,8 +3,10 @@
 import errno
 import importlib
 import socket
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from flotilla.service import Compose, HttpBinding
 from flotilla_platform.exit_codes import ExitCode, Failure
@@ -21,6 +23,8 @@ class Plan:
     http: HttpBinding
     services: tuple[tuple[Service, Compose], ...]
     """In the order in which they start: those that listen come last, when the others are there."""
+    workflows: Mapping[str, Any] = field(default_factory=dict)
+    """As they are written, by the file that they are written in."""
 
     @property
     def logs(self) -> tuple[str, ...]:
@@ -64,6 +68,8 @@ class Part:
     services: tuple[tuple[Service, Compose], ...]
     everywhere: tuple[Service, ...]
     """All services of the topology, this process's included."""
+    workflows: Mapping[str, Any] = field(default_factory=dict)
+    """As they are written, by the file that they are written in."""
 
     @property
     def needs(self) -> frozenset[Need]:
@@ -103,7 +109,16 @@ def make_part(platform: Platform, topology: Layout, name: str) -> Part:
             f"process: run it with `flotilla up --topology {topology.name}`",
         )
     everywhere = tuple(platform.services[name] for name in topology.services)
-    return Part(topology, deployable, _load(platform, deployable), everywhere)
+    loaded = _load(platform, deployable)
+    return Part(topology, deployable, loaded, everywhere, written_workflows(platform))
+
+
+def written_workflows(platform: Platform) -> Mapping[str, Any]:
+    """Return the workflows of a model as they are written: what is not said is not said there, too."""
+    return {
+        f"workflows/{name}.yaml": platform.documents["workflow", name].content
+        for name in platform.workflows
+    }
 
 
 def _load(platform: Platform, deployable: Placed) -> tuple[tuple[Service, Compose], ...]:
@@ -130,7 +145,8 @@ def make_plan(platform: Platform, topology: Layout, data: Path, http: HttpBindin
             " its deployables are started by what runs its containers",
         )
     check_data(data)
-    return Plan(topology, data, http, _load(platform, topology.deployables[0]))
+    services = _load(platform, topology.deployables[0])
+    return Plan(topology, data, http, services, written_workflows(platform))
 
 
 def check_data(data: Path) -> None:

@@ -5,6 +5,7 @@ from graphlib import CycleError, TopologicalSorter
 from typing import Any
 from zoneinfo import available_timezones
 
+from flotilla_platform.defining import check_definition
 from flotilla_platform.loading import Mistake, Steps, did_you_mean, suggest
 from flotilla_platform.model import Call, Platform, Step, Workflow
 from flotilla_platform.model.workflow import (
@@ -25,6 +26,8 @@ def check_workflow(platform: Platform, workflow: Workflow) -> list[Mistake]:
         *_check_order(workflow),
         *_check_values(workflow),
     ]
+    if not found and not platform.unread:
+        return check_definition(platform, workflow)
     return [
         Mistake(platform.at("workflow", workflow.name, *steps), wrong, instead)
         for steps, wrong, instead in found

@@ -36,6 +36,7 @@ from flotilla_contracts.counter import GetCounter, GetTenantTotals, ListActivity
 from flotilla_contracts.health import health_subject
 from flotilla_contracts.parked import retry_subject
 from flotilla_contracts.wire import projection_lease, projection_reader
+from flotilla_contracts.workflow import ListWorkflows
 from svc_projector.counters import CounterView
 from svc_projector.projector import Projector
 from svc_projector.queries import CounterQueries, answer_activity, answer_totals
@@ -49,6 +50,8 @@ from svc_projector.running import (
     show_life,
 )
 from svc_projector.settings import Settings
+from svc_projector.workflows import NAME as WORKFLOWS
+from svc_projector.workflows import WorkflowQueries, show_counts
 
 NAME = "svc-projector"
 SERVICE = "projector"
@@ -59,7 +62,7 @@ SHOW_EVERY_S = 2.0
 async def compose(bindings: Bindings) -> AsyncIterator[Running]:
     """Run the projections while the block runs."""
     settings, clock, bus = Settings.read(), bindings.clock, bindings.bus
-    folded = projections(settings)
+    folded = [one for one in projections(settings) if one.log in bindings.logs]
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
         views = await enter(open_views(bindings.stores[SERVICE], service=SERVICE))
@@ -90,6 +93,8 @@ async def compose(bindings: Bindings) -> AsyncIterator[Running]:
         async def show(_: Background) -> None:
             await health()
             await show_life(running, views, clock)
+            if any(one.name == WORKFLOWS for one in folded):
+                await show_counts(views)
             for one in running:
                 if one.is_owned:
                     await _say_how_far(one.projector)
@@ -162,6 +167,7 @@ async def _serve(
         ListCounters.subject: counters.list,
         GetTenantTotals.subject: partial(answer_totals, views),
         ListActivity.subject: partial(answer_activity, views),
+        ListWorkflows.subject: WorkflowQueries(views).list,
         retry_subject(SERVICE): partial(answer_retry, parkings),
     }
     for subject, handler in handlers.items():

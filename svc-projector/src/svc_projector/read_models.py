@@ -11,6 +11,7 @@ from svc_projector.counters import CounterView
 from svc_projector.log_reader import LogReader
 from svc_projector.settings import Settings
 from svc_projector.totals import TotalsView
+from svc_projector.workflows import WorkflowsView
 
 QUIET_BATCHES_MAX = 5
 """How many heartbeats without an event (one a second) mean that the stream has no more."""
@@ -22,6 +23,7 @@ def projections(settings: Settings) -> tuple[Projection, ...]:
         CounterView(settings.counters_partitions),
         TotalsView(),
         ActivityFeed(settings.activity_entries_max, settings.activity_age_max_s),
+        WorkflowsView(),
     )
 
 

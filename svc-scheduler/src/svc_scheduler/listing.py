@@ -99,8 +99,8 @@ class Listing:
     async def answer(self, request: Request) -> Answer:
         """Answer with a page of the tenant's schedules."""
         query = parse(ListSchedules, request)
-        rows = await self.views.fetch(
-            _LIST, request.context.tenant, query.after or "", query.limit + 1
+        rows = await self.views.fetch_of(
+            request.context.tenant, _LIST, query.after or "", query.limit + 1
         )
         items = tuple(ScheduleEntry.model_validate_json(entry) for (entry,) in rows[: query.limit])
         more = len(rows) > query.limit

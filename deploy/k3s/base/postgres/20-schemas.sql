@@ -30,15 +30,15 @@ alter default privileges for role "projector" revoke execute on functions from p
 -- Its read models are made again in schemas beside it.
 grant create on database "flotilla" to "projector";
 
-create schema if not exists "scheduler" authorization "workflow";
-alter schema "scheduler" owner to "workflow";
+create schema if not exists "workflow" authorization "workflow";
+alter schema "workflow" owner to "workflow";
 do $$ declare item record; begin
     for item in select relname from pg_class
-        where relnamespace = '"scheduler"'::regnamespace
+        where relnamespace = '"workflow"'::regnamespace
             and relkind in ('r', 'p', 'v') and relowner <> '"workflow"'::regrole
-    loop execute format('alter table %I.%I owner to %I', 'scheduler', item.relname, 'workflow'); end loop;
+    loop execute format('alter table %I.%I owner to %I', 'workflow', item.relname, 'workflow'); end loop;
     for item in select oid::regprocedure as signature from pg_proc
-        where pronamespace = '"scheduler"'::regnamespace
+        where pronamespace = '"workflow"'::regnamespace
             and proowner <> '"workflow"'::regrole
     loop execute format('alter function %s owner to %I', item.signature, 'workflow'); end loop;
 end $$;

@@ -12,6 +12,7 @@ one that comes before its instance was started is nobody's.
 
 import json
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -21,7 +22,7 @@ from flotilla.background import Background
 from flotilla.clock import Clock
 from flotilla.errors import Rejected
 from flotilla.outbox import START, LogEvent, Outbox
-from flotilla.projection import Checkpoint, ViewSession, ViewStore
+from flotilla.projection import Checkpoint, Fenced, ViewSession, ViewStore
 from flotilla.store import StreamId
 from flotilla.workflow.asked import Arrive, Command, Start
 from flotilla.workflow.book import Book
@@ -110,18 +111,26 @@ class Arrivals:
     logs: Mapping[str, Outbox]
     views: ViewStore
     clock: Clock
+    poll_s: float = POLL_S
 
     async def run(self, shown: Background) -> None:
         """Read on, until cancelled; begins at the head of each log that it did not read before."""
+        await self.begin()
         await self.book.refresh()
-        for name, ledger in self.logs.items():
-            await self._begin(name, ledger)
         while True:
             told = [await self.read_on(name, ledger) for name, ledger in self.logs.items()]
             shown.recovered()
             if not any(told):
-                await self.clock.sleep(POLL_S)
+                await self.clock.sleep(self.poll_s)
                 await self.book.refresh()
+
+    async def begin(self) -> None:
+        """Begin at the head of each log that was not read before: what comes after this is heard."""
+        # A log that was empty when it was begun is begun, too: its checkpoint is there, at the start.
+        begun = {(of, log) for of, log, _ in await self.views.checkpoints()}
+        for name, ledger in self.logs.items():
+            if (NAME, name) not in begun:
+                await self._begin(name, ledger)
 
     async def read_on(self, name: str, ledger: Outbox) -> int:
         """Tell whomever the next events of a log concern; return how many events there were."""
@@ -151,8 +160,8 @@ class Arrivals:
 
     async def _begin(self, name: str, ledger: Outbox) -> None:
         """Begin at the head: what happened before anybody asked for it starts nothing."""
-        if (await self.views.checkpoint(NAME, name)).offset == START:
-            head = await ledger.last_offset()
+        head = await ledger.last_offset()
+        with suppress(Fenced):  # somebody else has begun it
             await self.views.advance(NAME, name, (START, Checkpoint(head)), _nothing)
 
 

@@ -26,7 +26,8 @@ from flotilla.store import (
 )
 from flotilla.workflow.definition import Definition, definition_from
 
-STREAM = stream_id("-", "workflow-definition", "all")
+AGGREGATE = "workflow-definition"
+STREAM = stream_id("-", AGGREGATE, "all")
 PAGE_EVENTS = 100
 TRIES_MAX = 10
 
@@ -53,13 +54,16 @@ class WorkflowDefined(BaseModel):
     definition: dict[str, Any]
 
 
+EVENTS = (WorkflowDefined,)
+
+
 class Book:
     """Definitions by their hash, by name and version. One a process; `refresh` before it is trusted."""
 
     def __init__(self, store: EventStore, ids: Callable[[], UUID]) -> None:
         self._store = store
         self._ids = ids
-        self._codec = ContractCodec([WorkflowDefined])
+        self._codec = ContractCodec(EVENTS)
         self._read = EMPTY
         self._by_hash: dict[str, Definition] = {}
 

@@ -8,7 +8,7 @@ command says how it is undone; that nobody waits for itself. What a reference wi
 import difflib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
@@ -27,6 +27,13 @@ class Contract:
     commands: Mapping[str, type[BaseModel]]
     replies: Mapping[str, type[BaseModel]] = field(default_factory=dict)
     events: Mapping[str, type[BaseModel]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, commands: Iterable[Any], events: Iterable[Any]) -> Self:
+        """Return that of commands with a `subject` and a `reply`, and of events with a `type`."""
+        asked = {command.subject: command for command in commands}
+        replies = {subject: command.reply for subject, command in asked.items()}
+        return cls(asked, replies, {event.type: event for event in events})
 
 
 def check(definition: Definition, contract: Contract) -> None:

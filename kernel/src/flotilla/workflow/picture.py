@@ -22,9 +22,9 @@ def picture(definition: Definition, instance: Instance) -> str:
     start = f"{definition.name} v{definition.version}<br/>{_text(instance.key)}"
     lines.append(f'    start(["{start}"])')
     for n, step in enumerate(definition.steps):
-        look, why = _standing(step, instance)
+        look, why = standing(step, instance)
         told = f"<br/><i>{_text(why)}</i>" if why else ""
-        lines.append(f'    s{n}["<b>{step.name}</b><br/>{_text(_kind(step))}{told}"]:::{look}')
+        lines.append(f'    s{n}["<b>{step.name}</b><br/>{_text(does(step))}{told}"]:::{look}')
     numbers = {step.name: f"s{n}" for n, step in enumerate(definition.steps)}
     needed = {name for step in definition.steps for name in step.depends_on}
     for step in definition.steps:
@@ -38,7 +38,8 @@ def picture(definition: Definition, instance: Instance) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _kind(step: Step) -> str:
+def does(step: Step) -> str:
+    """Return in words what a step does."""
     if step.call:
         return step.call.subject
     if step.timer_s:
@@ -48,8 +49,8 @@ def _kind(step: Step) -> str:
     return f"approval of {step.approval.by}" if step.approval else ""
 
 
-def _standing(step: Step, instance: Instance) -> tuple[str, str]:
-    """Return how a step looks, and why."""
+def standing(step: Step, instance: Instance) -> tuple[str, str]:
+    """Return how a step stands (`done`, `now`, `failed`, `undone`, `later`), and why."""
     undone_now = instance.undoing and instance.effects[-1].step == step.name
     if undone_now and instance.undoing:
         return _CLASSES.get(instance.undoing.phase, "now"), f"undoing: {_told(instance.undoing)}"

@@ -98,6 +98,11 @@ class Pump:
             self._work(self._follow(stream, told))
         return told
 
+    @property
+    def moving(self) -> int:
+        """How many instances are moved here at the moment."""
+        return len(self._working)
+
     def now(self) -> datetime:
         """Return the store's time, as far as it is known here."""
         if self._told_at is None:

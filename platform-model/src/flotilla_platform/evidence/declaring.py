@@ -25,6 +25,9 @@ from flotilla_platform.evidence.tracing import UNKNOWN, Tracer
 from flotilla_platform.loading import Mistake, Position, suggest
 from flotilla_platform.model import HEALTH_QUERY, Platform, ProjectionSpec, Service
 
+_KEEPERS = {"flotilla.workflow.instances": "EVENTS", "flotilla.workflow.book": "EVENTS"}
+"""Modules of the kernel that are an aggregate each, and where their events are."""
+
 
 def check_declarations(platform: Platform) -> list[Mistake]:
     """Return where the model and the code of its services say different things."""
@@ -74,6 +77,9 @@ class _Checked:
         aggregates = {one: ("aggregates", i) for i, one in enumerate(self.service.aggregates)}
         owns = "store" in self.service.needs  # others only name a stream of somebody else's
         kept = self._arguments(tracer, "stream_id", 1, "aggregate") if owns else {}
+        kept |= {
+            str(importlib.import_module(keeper).AGGREGATE): at for keeper, at in self._keepers()
+        }
         yield from self._compare("aggregate", "aggregates", aggregates, kept)
         scopes = {
             command.idempotency_scope: ("commands", i, "idempotency_scope")
@@ -142,11 +148,23 @@ class _Checked:
         }
 
     def _events(self, tracer: Tracer) -> dict[str, Position]:
-        return {
+        found = {
             str(getattr(event, "type", UNKNOWN)): module.at(call)
             for module, call in tracer.calls("ContractCodec")
             for event in _by_name(tracer.elements(module, call.args[0]))
         }
+        return found | {
+            str(event.type): at
+            for keeper, at in self._keepers()
+            for event in getattr(importlib.import_module(keeper), _KEEPERS[keeper])
+        }
+
+    def _keepers(self) -> Iterator[tuple[str, Position]]:
+        """Yield the modules of the kernel that keep streams of their own in this service's store."""
+        for module in self.modules.values():
+            for imported, node in module.imports:
+                if (keeper := imported.rpartition(".")[0]) in _KEEPERS:
+                    yield keeper, module.at(node)
 
     def _arguments(
         self, tracer: Tracer, function: str, place: int, keyword: str

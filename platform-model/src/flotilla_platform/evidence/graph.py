@@ -12,6 +12,9 @@ from flotilla_platform.model import OPERATOR, Platform, Service
 COMMAND_LINE = "flotilla_platform"
 """What the operator runs."""
 
+PUMP = "flotilla.workflow.pump.Pump"
+"""Who imports it does what the workflows of the model say."""
+
 
 @dataclass(frozen=True, slots=True)
 class Call:
@@ -62,6 +65,9 @@ def dependency_graph(platform: Platform) -> DependencyGraph:
     found = {name: modules_of(package_of(service)) for name, service in platform.services.items()}
     code = {name: modules for name, modules in found.items() if modules is not None}
     uses = {name: message_use(modules) for name, modules in code.items()}
+    for name, modules in code.items():
+        if any(at[0] == PUMP for module in modules.values() for at in module.imports):
+            _of_workflows(platform, uses[name])
     if any(policy.caller == OPERATOR for policy in platform.policies.values()):
         uses[OPERATOR] = _operators(platform, code)
     calls, untold = list[Call](), list[tuple[str, Position]]()
@@ -72,6 +78,19 @@ def dependency_graph(platform: Platform) -> DependencyGraph:
             if not named:
                 untold.append((caller, at))
     return DependencyGraph(code, uses, tuple(calls), tuple(untold))
+
+
+def _of_workflows(platform: Platform, use: MessageUse) -> None:
+    """Add what is in no code: which commands start workflows, and which ones these ask for."""
+    for name, workflow in platform.workflows.items():
+        if start := workflow.trigger.command:
+            at = platform.at("workflow", name, "trigger", "command")
+            use.serves.setdefault(f"cmd.{start.service}.{start.command}", at)
+        for index, step in enumerate(workflow.steps):
+            for key, call in (("call", step.call), ("compensation", step.compensation)):
+                if call:
+                    at = platform.at("workflow", name, "steps", index, key)
+                    use.asks.setdefault(f"cmd.{call.service}.{call.command}", at)
 
 
 def _operators(platform: Platform, code: Mapping[str, Mapping[str, Module]]) -> MessageUse:

@@ -91,13 +91,16 @@ def grants(platform: Platform) -> tuple[Grant, ...]:
 def _shares(
     platform: Platform, service: Service
 ) -> Iterator[tuple[Service, Sequence[tuple[str, str]]]]:
-    """Yield what a service needs of each log: it folds those of its projections, or relays all."""
+    """Yield what a service needs of each log: it folds those of its projections, or reads or relays all.
+
+    Who keeps something of its own, and has no projections, reads: its checkpoints are what it keeps.
+    """
     folded = {log for projection in service.projections for log in projection.logs}
     for log in logs(platform):
         if log.name in folded:
             yield log, READER
         elif service.follows_logs and not service.projections:
-            yield log, RELAY
+            yield log, READER if service.keeps else RELAY
 
 
 def _keepers_of_keys(platform: Platform) -> tuple[Runs, ...]:
@@ -238,11 +241,14 @@ def _grants(wanted: Sequence[Grant]) -> list[str]:
         "    shares cursor for select * from (values",
         body,
         "    ) as v (schema, privileges, what, grantee)",
+        # Not to_regclass: it fails for whoever may not look into the schema.
         "    where case when what like '%()'",
-        "        then pg_has_role((select proowner from pg_proc",
-        "            where oid = to_regprocedure(format('%I.%s', schema, what))), 'usage')",
-        "        else pg_has_role((select relowner from pg_class",
-        "            where oid = to_regclass(format('%I.%I', schema, what))), 'usage')",
+        "        then exists (select from pg_proc p join pg_namespace n on n.oid = p.pronamespace",
+        "            where n.nspname = schema and p.proname || '()' = what",
+        "                and pg_has_role(p.proowner, 'usage'))",
+        "        else exists (select from pg_class c join pg_namespace n on n.oid = c.relnamespace",
+        "            where n.nspname = schema and c.relname = what",
+        "                and pg_has_role(c.relowner, 'usage'))",
         "    end;",
         "begin",
         "    for share in shares loop",

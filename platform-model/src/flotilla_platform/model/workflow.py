@@ -137,8 +137,12 @@ class Step(Part):
         Field(description="The steps that must be done before.", examples=["[reserve]"]),
     ] = ()
     timeout_s: Annotated[
-        Seconds, Field(description="How long it may take, attempts and pauses included.")
-    ] = 60.0
+        Seconds | None,
+        Field(
+            description="How long it may take, attempts and pauses included; null: a call a minute,"
+            " and who waits for an event or a person waits until they come."
+        ),
+    ] = None
     retries: Annotated[Retries, Field(examples=["{ attempts_max: 5 }"])] = Retries()
     compensation: Annotated[
         Call | None,
