@@ -1,10 +1,12 @@
 -- Generated from platform-model by `flotilla model generate --write`; change the model instead.
 
 grant usage on schema "counter" to "outbox_relay";
+grant usage on schema "scheduler" to "outbox_relay";
 grant usage on schema "workflow" to "outbox_relay";
 grant usage on schema "counter" to "projector";
 grant usage on schema "workflow" to "projector";
 grant usage on schema "counter" to "workflow";
+grant usage on schema "scheduler" to "workflow";
 
 -- Runs as whoever has just created something, and grants what is its own to grant.
 create schema if not exists access;
@@ -22,6 +24,14 @@ declare
         ('counter', 'update ("offset"), delete', 'event_outbox', 'outbox_relay'),
         ('counter', 'select, insert, update', 'lease', 'outbox_relay'),
         ('counter', 'execute', 'torn()', 'outbox_relay'),
+        ('scheduler', 'select', 'schema_migration', 'outbox_relay'),
+        ('scheduler', 'select', 'event', 'outbox_relay'),
+        ('scheduler', 'select', 'event_outbox', 'outbox_relay'),
+        ('scheduler', 'select', 'outbox_entry', 'outbox_relay'),
+        ('scheduler', 'select', 'log_reader', 'outbox_relay'),
+        ('scheduler', 'update ("offset"), delete', 'event_outbox', 'outbox_relay'),
+        ('scheduler', 'select, insert, update', 'lease', 'outbox_relay'),
+        ('scheduler', 'execute', 'torn()', 'outbox_relay'),
         ('workflow', 'select', 'schema_migration', 'outbox_relay'),
         ('workflow', 'select', 'event', 'outbox_relay'),
         ('workflow', 'select', 'event_outbox', 'outbox_relay'),
@@ -47,7 +57,13 @@ declare
         ('counter', 'select', 'event_outbox', 'workflow'),
         ('counter', 'select', 'outbox_entry', 'workflow'),
         ('counter', 'select', 'log_reader', 'workflow'),
-        ('counter', 'insert, update', 'log_reader', 'workflow')
+        ('counter', 'insert, update', 'log_reader', 'workflow'),
+        ('scheduler', 'select', 'schema_migration', 'workflow'),
+        ('scheduler', 'select', 'event', 'workflow'),
+        ('scheduler', 'select', 'event_outbox', 'workflow'),
+        ('scheduler', 'select', 'outbox_entry', 'workflow'),
+        ('scheduler', 'select', 'log_reader', 'workflow'),
+        ('scheduler', 'insert, update', 'log_reader', 'workflow')
     ) as v (schema, privileges, what, grantee)
     where case when what like '%()'
         then exists (select from pg_proc p join pg_namespace n on n.oid = p.pronamespace

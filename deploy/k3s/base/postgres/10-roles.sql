@@ -12,7 +12,7 @@ alter role "counter" set idle_in_transaction_session_timeout = '5s';
 alter role "counter" set transaction_timeout = '60s';
 
 do $$ begin if not exists (select from pg_roles where rolname = 'outbox_relay') then create role "outbox_relay"; end if; end $$;
-alter role "outbox_relay" login nosuperuser nocreatedb nocreaterole noreplication nobypassrls connection limit 40;
+alter role "outbox_relay" login nosuperuser nocreatedb nocreaterole noreplication nobypassrls connection limit 60;
 grant connect on database "flotilla" to "outbox_relay";
 alter role "outbox_relay" set lock_timeout = '2s';
 alter role "outbox_relay" set statement_timeout = '10s';
@@ -20,7 +20,7 @@ alter role "outbox_relay" set idle_in_transaction_session_timeout = '5s';
 alter role "outbox_relay" set transaction_timeout = '60s';
 
 do $$ begin if not exists (select from pg_roles where rolname = 'projector') then create role "projector"; end if; end $$;
-alter role "projector" login nosuperuser nocreatedb nocreaterole noreplication nobypassrls connection limit 60;
+alter role "projector" login nosuperuser nocreatedb nocreaterole noreplication nobypassrls connection limit 80;
 grant connect on database "flotilla" to "projector";
 alter role "projector" set lock_timeout = '2s';
 alter role "projector" set statement_timeout = '10s';
@@ -28,7 +28,7 @@ alter role "projector" set idle_in_transaction_session_timeout = '5s';
 alter role "projector" set transaction_timeout = '60s';
 
 do $$ begin if not exists (select from pg_roles where rolname = 'workflow') then create role "workflow"; end if; end $$;
-alter role "workflow" login nosuperuser nocreatedb nocreaterole noreplication nobypassrls connection limit 80;
+alter role "workflow" login nosuperuser nocreatedb nocreaterole noreplication nobypassrls connection limit 140;
 grant connect on database "flotilla" to "workflow";
 alter role "workflow" set lock_timeout = '2s';
 alter role "workflow" set statement_timeout = '10s';

@@ -43,3 +43,17 @@ do $$ declare item record; begin
     loop execute format('alter function %s owner to %I', item.signature, 'workflow'); end loop;
 end $$;
 alter default privileges for role "workflow" revoke execute on functions from public;
+
+create schema if not exists "scheduler" authorization "workflow";
+alter schema "scheduler" owner to "workflow";
+do $$ declare item record; begin
+    for item in select relname from pg_class
+        where relnamespace = '"scheduler"'::regnamespace
+            and relkind in ('r', 'p', 'v') and relowner <> '"workflow"'::regrole
+    loop execute format('alter table %I.%I owner to %I', 'scheduler', item.relname, 'workflow'); end loop;
+    for item in select oid::regprocedure as signature from pg_proc
+        where pronamespace = '"scheduler"'::regnamespace
+            and proowner <> '"workflow"'::regrole
+    loop execute format('alter function %s owner to %I', item.signature, 'workflow'); end loop;
+end $$;
+alter default privileges for role "workflow" revoke execute on functions from public;
