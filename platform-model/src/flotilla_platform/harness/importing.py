@@ -27,13 +27,12 @@ def import_graph(root: Path, paths: Iterable[str]) -> dict[str, frozenset[str]]:
     for path in known:
         if not path.endswith(".py") and f"/{SOURCES}/" in path:
             data[_package(path)].add(path)
-    graph = {}
+    there, graph = set(python), dict[str, frozenset[str]]()
     for path in python:
         needs = set(data[_package(path)]) if f"/{SOURCES}/" in path else set[str]()
         for name in _needed(root / path, path):
             needs |= _found(name, by_name)
-        needs |= {p for p in _above(path) if p in by_name["__init__"]}
-        needs |= {p for p in _beside(path) if p in by_name["conftest"]}
+        needs |= {above for above in _above(path) if above in there}
         graph[path] = frozenset(needs - {path})
     return graph
 
@@ -56,7 +55,8 @@ def _names(path: str) -> Iterator[str]:
     parts = pure.with_suffix("").parts
     if SOURCES in parts:
         parts = parts[parts.index(SOURCES) + 1 :]
-    yield pure.stem
+    else:
+        yield pure.stem
     own = parts[:-1] if parts[-1] == "__init__" else parts
     yield ".".join(own)
 
@@ -67,17 +67,14 @@ def _package(path: str) -> str:
 
 
 def _above(path: str) -> Iterator[str]:
+    """Yield what is run before a module, where it is there: its packages, the fixtures of tests."""
     for folder in PurePosixPath(path).parents:
         yield str(folder / "__init__.py")
-
-
-def _beside(path: str) -> Iterator[str]:
-    for folder in PurePosixPath(path).parents:
         yield str(folder / "conftest.py")
 
 
 def _needed(file: Path, path: str) -> Iterator[str]:
-    own = list(_names(path))[1].split(".")
+    own = list(_names(path))[-1].split(".")
     package = own if path.endswith("__init__.py") else own[:-1]
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
