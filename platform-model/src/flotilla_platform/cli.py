@@ -99,6 +99,16 @@ class Commands(OnDemandGroup):
             "The platform model: which services there are, what they may, and what runs where.",
         ),
         Later(
+            "route",
+            "harness.commands:route",
+            "Say whose task a change is: role, write boundaries, reading list, gates, what may go beside it.",
+        ),
+        Later(
+            "gate",
+            "harness.commands:gate",
+            "Run the gates that a change can turn red, and those alone; what is green is not run again.",
+        ),
+        Later(
             "secrets",
             "secrets.commands:secrets_app",
             "Keep the secrets of deployables encrypted in Git, in the SOPS format with age keys.",

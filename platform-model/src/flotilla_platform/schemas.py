@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
 from ruamel.yaml import YAML
 
-from pydantic import BaseModel
 from flotilla_platform.harness.reading import KINDS as HARNESS
 from flotilla_platform.model import KINDS, KindName
 

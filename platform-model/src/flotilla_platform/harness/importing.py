@@ -15,8 +15,13 @@ _MODULE = re.compile(r"[a-z_][a-z0-9_]*(\.[a-z_][a-z0-9_]*)*(?=:|$)")
 SOURCES = "src"
 
 
-def import_graph(root: Path, paths: Iterable[str]) -> dict[str, frozenset[str]]:
-    """Return for each Python file of `paths` the files that it needs at first hand."""
+def import_graph(
+    root: Path, paths: Iterable[str], *, texts: bool = True
+) -> dict[str, frozenset[str]]:
+    """Return for each Python file of `paths` the files that it needs at first hand.
+
+    Without `texts`, a module that is only named in a text is not needed.
+    """
     known = list(paths)
     python = [path for path in known if path.endswith(".py")]
     by_name = defaultdict[str, set[str]](set)
@@ -30,7 +35,7 @@ def import_graph(root: Path, paths: Iterable[str]) -> dict[str, frozenset[str]]:
     there, graph = set(python), dict[str, frozenset[str]]()
     for path in python:
         needs = set(data[_package(path)]) if f"/{SOURCES}/" in path else set[str]()
-        for name in _needed(root / path, path):
+        for name in _needed(root / path, path, texts=texts):
             needs |= _found(name, by_name)
         needs |= {above for above in _above(path) if above in there}
         graph[path] = frozenset(needs - {path})
@@ -55,8 +60,8 @@ def _names(path: str) -> Iterator[str]:
     parts = pure.with_suffix("").parts
     if SOURCES in parts:
         parts = parts[parts.index(SOURCES) + 1 :]
-    else:
-        yield pure.stem
+    elif {"tests", "tests_docker"} & set(parts[:-1]) and pure.stem != "__init__":
+        yield pure.stem  # pytest has these folders on its path
     own = parts[:-1] if parts[-1] == "__init__" else parts
     yield ".".join(own)
 
@@ -73,7 +78,7 @@ def _above(path: str) -> Iterator[str]:
         yield str(folder / "conftest.py")
 
 
-def _needed(file: Path, path: str) -> Iterator[str]:
+def _needed(file: Path, path: str, *, texts: bool) -> Iterator[str]:
     own = list(_names(path))[-1].split(".")
     package = own if path.endswith("__init__.py") else own[:-1]
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
@@ -84,7 +89,7 @@ def _needed(file: Path, path: str) -> Iterator[str]:
             start = ".".join([*above, *([node.module] if node.module else [])])
             yield start
             yield from (f"{start}.{alias.name}" for alias in node.names)
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+        elif texts and isinstance(node, ast.Constant) and isinstance(node.value, str):
             named = _MODULE.match(node.value)
             if named and "." in named.group():
                 yield named.group()

@@ -58,7 +58,7 @@ def route(
         if is_diff
         and matches(path, one.paths)
         and not matches(path, one.but)
-        and not any(matches(source, one.sources) or _is_source(source, one.sources) for source in paths)
+        and not any(matches(p, one.sources) and not matches(p, one.paths) for p in paths)
     ]
     written = touched.keys() or set(chosen.owns)
     modules = [module for module in harness.codemap.modules if module.name in may]
@@ -74,10 +74,6 @@ def route(
         ),
         tuple(refused),
     )
-
-
-def _is_source(path: str, sources: Sequence[str]) -> bool:
-    return any(path.startswith(source) for source in sources if source.endswith("/"))
 
 
 def _fitting(harness: Harness, touched: Counter[str]) -> Role:
@@ -97,7 +93,7 @@ def _owner_of(harness: Harness, module: str) -> str:
 
 def boundary_mistakes(harness: Harness, paths: Sequence[str]) -> list[str]:
     """Return every import that the code map does not allow, and files that a kind lacks."""
-    graph = import_graph(harness.root, paths)
+    graph = import_graph(harness.root, paths, texts=False)
     packaged = {
         path: module
         for module in harness.codemap.modules
@@ -109,7 +105,9 @@ def boundary_mistakes(harness: Harness, paths: Sequence[str]) -> list[str]:
         " message, or say so in agent/codemap.yml"
         for path, module in packaged.items()
         for needed in sorted(graph.get(path, ()))
-        if (other := packaged.get(needed)) and other != module and other.name not in module.may_import
+        if (other := packaged.get(needed))
+        and other != module
+        and other.name not in module.may_import
     ]
     kinds = {kind.name: kind for kind in harness.codemap.kinds}
     for module in harness.codemap.modules:

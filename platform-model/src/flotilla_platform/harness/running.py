@@ -123,7 +123,11 @@ class Runner:
         os.write(log, f"$ {' '.join(argv)}\n".encode())
         try:
             process = await asyncio.create_subprocess_exec(
-                *argv, cwd=self.root, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log,
+                *argv,
+                cwd=self.root,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
                 start_new_session=True,
             )
         except OSError as error:

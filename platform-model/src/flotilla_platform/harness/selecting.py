@@ -51,7 +51,9 @@ def input_hash(harness: Harness, gate: Gate) -> str:
     for path in sorted(gate.reads):
         file = harness.root / path
         content = hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else "gone"
-        digest.update(f"{path}\0{content}\0{file.stat().st_mode if file.exists() else 0}\0".encode())
+        digest.update(
+            f"{path}\0{content}\0{file.stat().st_mode if file.exists() else 0}\0".encode()
+        )
     return digest.hexdigest()
 
 
