@@ -1,4 +1,4 @@
-"""A history that was recorded once is replayed: state by state it leads where it led then."""
+"""A kept history is replayed: state by state it leads where its file says, which never changes."""
 
 import json
 from dataclasses import asdict

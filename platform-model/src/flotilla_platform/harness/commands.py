@@ -160,22 +160,9 @@ def gate(
         if explain:
             _explain(gates, why)
             return ExitCode.OK
-        console = Console(stderr=True)
-        with console.status("gates") as status:
-            runner = Runner(
-                harness.root,
-                _words(harness.root),
-                SystemClock(),
-                jobs,
-                budget_s,
-                fresh,
-                _teller(console, status),
-            )
-            wanted = [(one, input_hash(harness, one)) for one in gates if why[one.name]]
-            results += [
-                replace(result, why=why[result.gate.name])
-                for result in asyncio.run(runner.run(wanted))
-            ]
+        wanted = [(one, input_hash(harness, one)) for one in gates if why[one.name]]
+        done = _run(harness, wanted, jobs, budget_s, fresh=fresh)
+        results += [replace(result, why=why[result.gate.name]) for result in done]
         if json:
             print_json(as_data(results))
         for file, text in ((junit, as_junit), (sarif, as_sarif)):
@@ -189,6 +176,21 @@ def gate(
         return ExitCode.OK
 
     finish(run, debug=debug)
+
+
+def _run(
+    harness: Harness,
+    wanted: Sequence[tuple[Gate, str]],
+    jobs: int,
+    budget_s: float,
+    *,
+    fresh: bool,
+) -> list[Result]:
+    console, words = Console(stderr=True), _words(harness.root)
+    with console.status("gates") as status:
+        told = _teller(console, status)
+        runner = Runner(harness.root, words, SystemClock(), jobs, budget_s, fresh, told)
+        return asyncio.run(runner.run(wanted))
 
 
 def _of(gates: list[Gate], stage: list[str] | None, only: list[str] | None) -> list[Gate]:

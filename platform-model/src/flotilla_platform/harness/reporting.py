@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from typing import Any
-from xml.etree import ElementTree as Xml
+from xml.etree import ElementTree as ET
 
 from flotilla_platform.harness.running import Result
 
@@ -34,7 +34,7 @@ def as_data(results: Sequence[Result]) -> dict[str, Any]:
 
 def as_junit(results: Sequence[Result]) -> str:
     """Return results as a JUnit document: a gate is a test case."""
-    suite = Xml.Element(
+    suite = ET.Element(
         "testsuite",
         name="flotilla gate",
         tests=str(len(results)),
@@ -43,7 +43,7 @@ def as_junit(results: Sequence[Result]) -> str:
         time=f"{sum(result.seconds for result in results):.1f}",
     )
     for result in results:
-        case = Xml.SubElement(
+        case = ET.SubElement(
             suite,
             "testcase",
             classname=result.gate.stage,
@@ -51,13 +51,13 @@ def as_junit(results: Sequence[Result]) -> str:
             time=f"{result.seconds:.1f}",
         )
         if result.bad:
-            failure = Xml.SubElement(
+            failure = ET.SubElement(
                 case, "failure", message=f"{result.outcome}: {result.gate.holds}"
             )
             failure.text = result.tail().translate(_ILLEGAL)
         elif result.outcome == "unaffected":
-            Xml.SubElement(case, "skipped", message="the change touches nothing that it reads")
-    return Xml.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
+            ET.SubElement(case, "skipped", message="the change touches nothing that it reads")
+    return ET.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
 
 
 def as_sarif(results: Sequence[Result]) -> str:

@@ -46,8 +46,8 @@ def route(
     chosen = role or _fitting(harness, touched)
     may = {*chosen.owns, *chosen.writes}
     refused = [
-        f"{path}: {chosen.name} may not write {owners[path]}; hand it to {_owner_of(harness, owners[path])}"
-        " as a change of its own"
+        f"{path}: {chosen.name} may not write {owners[path]}; hand it to"
+        f" {_owner_of(harness, owners[path])} as a change of its own"
         for path in paths
         if owners[path] not in may
     ]

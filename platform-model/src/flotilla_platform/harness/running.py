@@ -57,7 +57,7 @@ class Runner:
     jobs: int = 2
     budget_s: float = 7200.0
     fresh: bool = False
-    told: Callable[[str, Result | None], None] = lambda name, result: None
+    told: Callable[[str, Result | None], None] = lambda _name, _result: None
     """Called with a name when a gate starts, and with its result when it ended."""
     _busy: set[str] = field(default_factory=set)
 
