@@ -42,7 +42,8 @@ roles:
     "agent/manifests/gate-matrix.yml": """
 everything: [pyproject.toml]
 gates:
-  - {name: svc, holds: It works., stage: test, imports: [svc/tests/], run: [["{python}", svc/src/svc/main.py]]}
+  - {name: svc, holds: It works., stage: test, imports: [svc/tests/],
+     run: [["{python}", svc/src/svc/main.py]]}
   - {name: lib, holds: It works., stage: check, reads: [lib/], run: [["{python}", lib/src/lib/core.py]]}
 """,
 }

@@ -87,7 +87,9 @@ def read_harness(root: Path) -> Harness:
     routing, routed = _read(root / ROUTING, Routing, mistakes)
     matrix, gated = _read(root / MATRIX, GateMatrix, mistakes)
     if not mistakes and codemap and routing and matrix and mapped and routed and gated:
-        mistakes += _references(codemap, mapped, routing, routed, matrix, gated)
+        mistakes += _in_codemap(codemap, mapped, [gate.name for gate in matrix.gates])
+        mistakes += _in_routing(routing, routed, [module.name for module in codemap.modules])
+        mistakes += _twice(gated, "gates", [gate.name for gate in matrix.gates])
     if mistakes or not (codemap and routing and matrix):
         raise ModelInvalid(mistakes)
     return Harness(root, codemap, routing, matrix)
@@ -140,33 +142,27 @@ def _read[T: BaseModel](
         return None, None
 
 
-def _references(
-    codemap: Codemap,
-    mapped: Document,
-    routing: Routing,
-    routed: Document,
-    matrix: GateMatrix,
-    gated: Document,
-) -> Iterator[Mistake]:
+def _in_codemap(codemap: Codemap, document: Document, gates: Sequence[str]) -> Iterator[Mistake]:
     kinds = [kind.name for kind in codemap.kinds]
     modules = [module.name for module in codemap.modules]
-    gates = [gate.name for gate in matrix.gates]
-    yield from _twice(mapped, "modules", modules)
-    yield from _twice(gated, "gates", gates)
-    yield from _twice(routed, "roles", [role.name for role in routing.roles])
+    yield from _twice(document, "modules", modules)
     for i, module in enumerate(codemap.modules):
-        yield from _known(mapped, ("modules", i, "kind"), [module.kind], kinds)
-        yield from _known(mapped, ("modules", i, "may_import"), module.may_import, modules)
+        yield from _known(document, ("modules", i, "kind"), [module.kind], kinds)
+        yield from _known(document, ("modules", i, "may_import"), module.may_import, modules)
     for i, anti in enumerate(codemap.anti_patterns):
-        yield from _known(mapped, ("anti_patterns", i, "held_by"), [anti.held_by], gates)
+        yield from _known(document, ("anti_patterns", i, "held_by"), [anti.held_by], gates)
+
+
+def _in_routing(routing: Routing, document: Document, modules: Sequence[str]) -> Iterator[Mistake]:
+    yield from _twice(document, "roles", [role.name for role in routing.roles])
     owned = Counter(name for role in routing.roles for name in role.owns)
     for i, role in enumerate(routing.roles):
-        yield from _known(routed, ("roles", i, "owns"), role.owns, modules)
-        yield from _known(routed, ("roles", i, "writes"), role.writes, modules)
+        yield from _known(document, ("roles", i, "owns"), role.owns, modules)
+        yield from _known(document, ("roles", i, "writes"), role.writes, modules)
     for name in modules:
         if owned[name] != 1:
             yield Mistake(
-                routed.at("roles"),
+                document.at("roles"),
                 f"the module {name!r} has {owned[name]} roles that own it",
                 "let exactly one role have it in `owns`",
             )
