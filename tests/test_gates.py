@@ -1,4 +1,4 @@
-"""The harness of this repository: every path has an owner, and no gate is left out that a change can break."""
+"""The harness of this repository: every path has an owner, and no gate that matters is left out."""
 
 import configparser
 from pathlib import Path

@@ -101,7 +101,7 @@ class Commands(OnDemandGroup):
         Later(
             "route",
             "harness.commands:route",
-            "Say whose task a change is: role, write boundaries, reading list, gates, what may go beside it.",
+            "Say whose task a change is: role, write boundaries, reading list, gates.",
         ),
         Later(
             "gate",

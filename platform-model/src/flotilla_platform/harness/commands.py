@@ -83,7 +83,7 @@ def route(
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Say whose task a change is: role, write boundaries, reading list, gates, what may go beside it.
+    """Say whose task a change is: role, write boundaries, reading list, gates.
 
     Exit status: 50 when a path has not exactly one owner, crosses a boundary or is generated.
     """
