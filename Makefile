@@ -20,7 +20,7 @@ export UV_PYTHON_PREFERENCE ?= system
 # An environment that is active in the caller's shell is not ours.
 unexport VIRTUAL_ENV
 
-.PHONY: help run test check format generate status doctor clean setup test-members test-fleet
+.PHONY: help run verify test check format generate status doctor clean setup test-members test-fleet
 
 help:  ## Show this.
 	@awk 'BEGIN {FS = ":.*##"} /^[a-z-]+:.*##/ {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,10 +35,11 @@ status: $(READY)  ## Show logs and projections of the running fleet.
 doctor: $(READY)  ## Check this machine.
 	@exec $(RUN)/flotilla doctor
 
-# One pool, the longest first, so that both places are taken until the end.
+verify: $(READY)  ## Everything: all gates of agent/manifests/gate-matrix.yml; what is green is not run again.
+	@exec $(RUN)/flotilla gate --all
+
 test: $(READY)  ## Run all tests: members in isolation, simulated worlds, the fleet.
-	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target \
-		test-fleet-outside $(MEMBERS:%=test-member-%) test-fleet-restore test-worlds
+	@exec $(RUN)/flotilla gate --all --stage test --fresh
 
 test-members: $(READY)  ## Test every member in an environment that has its declared dependencies only.
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target $(MEMBERS:%=test-member-%)
@@ -61,17 +62,7 @@ test-fleet-restore: $(READY)
 	@$(RUN)/python -m pytest tests/test_restore.py
 
 check: $(READY)  ## Format, lint, strict types, import contracts, generated files fresh and compatible.
-	@$(UV) lock --check
-	@$(RUN)/ruff format --check .
-	@$(RUN)/ruff check .
-	@set -e; for part in $(MEMBERS) chaos images simulation tests tests_docker; do $(RUN)/mypy --no-error-summary $$part; done
-	@$(RUN)/lint-imports
-	@$(RUN)/python -m flotilla_contracts.generate --check
-	@$(RUN)/python -m flotilla_contracts.compatibility
-	@$(RUN)/python -m svc_web_bff.openapi --check
-	@$(RUN)/flotilla model schema --check
-	@$(RUN)/flotilla model generate --check
-	@$(RUN)/flotilla model check
+	@exec $(RUN)/flotilla gate --all --stage check --fresh
 
 format: $(READY)  ## Format and mend what can be mended.
 	@$(RUN)/ruff format .

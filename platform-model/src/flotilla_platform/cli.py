@@ -112,6 +112,14 @@ class Commands(OnDemandGroup):
             "workflows",
             "steering:workflows_app",
             "Workflows: list them, show where one stands and why, let it go on, take it back.",
+            "route",
+            "harness.commands:route",
+            "Say whose task a change is: role, write boundaries, reading list, gates.",
+        ),
+        Later(
+            "gate",
+            "harness.commands:gate",
+            "Run the gates that a change can turn red, and those alone; what is green is not run again.",
         ),
         Later(
             "secrets",

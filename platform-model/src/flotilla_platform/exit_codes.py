@@ -48,6 +48,11 @@ class ExitCode(IntEnum):
         41,
         "secrets are missing, stale or in plain: each is named with file:line:column",
     )
+    ROUTE_REFUSED = (
+        50,
+        "a path has no owner, a change crosses a write boundary or edits what is generated",
+    )
+    GATE_RED = 51, "a gate is red, or there was no time for it: each is named"
     INTERRUPTED = 130, "Ctrl-C (for `up` a second one) ended it at once; the data is safe"
 
 

@@ -4,8 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
 from ruamel.yaml import YAML
 
+from flotilla_platform.harness.reading import KINDS as HARNESS
 from flotilla_platform.model import KINDS, KindName
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -14,17 +16,24 @@ FOLDER = "schemas"
 
 def schema_of(kind: KindName) -> dict[str, Any]:
     """Return the JSON Schema (2020-12) of a kind of part."""
-    schema = KINDS[kind].type.model_json_schema()
-    identity = {"$schema": DIALECT, "$id": f"urn:flotilla:model:{kind}"}
+    return _described(KINDS[kind].type, f"urn:flotilla:model:{kind}")
+
+
+def _described(kind: type[BaseModel], name: str) -> dict[str, Any]:
+    schema = kind.model_json_schema()
+    identity = {"$schema": DIALECT, "$id": name}
     filled: dict[str, Any] = _with_examples(identity | schema)
     return filled
 
 
 def schema_files() -> dict[str, str]:
     """Return every generated file: its path below the model, and its text."""
+    schemas = {kind: schema_of(kind) for kind in KINDS} | {
+        name: _described(kind, f"urn:flotilla:harness:{name}") for name, kind in HARNESS.items()
+    }
     return {
-        f"{FOLDER}/{kind}.json": json.dumps(schema_of(kind), indent=2, ensure_ascii=False) + "\n"
-        for kind in KINDS
+        f"{FOLDER}/{name}.json": json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
+        for name, schema in schemas.items()
     }
 
 
