@@ -112,6 +112,8 @@ class Commands(OnDemandGroup):
             "workflows",
             "steering:workflows_app",
             "Workflows: list them, show where one stands and why, let it go on, take it back.",
+        ),
+        Later(
             "route",
             "harness.commands:route",
             "Say whose task a change is: role, write boundaries, reading list, gates.",
