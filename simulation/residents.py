@@ -35,6 +35,7 @@ from flotilla.store import (
     NewEvent,
     Replayed,
     Unit,
+    tenant_of,
 )
 from flotilla.stores.memory_leases import MemoryLeases
 from simulation.broker import Broker, Line
@@ -135,7 +136,7 @@ async def _happened(command: Command, store: EventStore) -> bool:
         NewEvent(f"{command.key}.{n}", "thing.happened.v1", payload, {"correlation": command.key})
         for n in range(command.events)
     )
-    claim = ClaimKey("acme", "thing", command.key)
+    claim = ClaimKey(tenant_of(command.stream), "thing", command.key)
     record = IdempotencyRecord(claim, b"same", b"done", 3600)
     try:
         loaded = await store.load(command.stream)
