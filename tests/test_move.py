@@ -137,7 +137,12 @@ async def test_a_moved_fleet_goes_on_as_if_it_had_been_there_always(
     told = await move(source, target)
 
     assert files == {path: path.read_bytes() for path in files}, "the source was only read"
-    assert {table["service"] for table in told["tables"]} == {"counter", "projector", "workflow"}
+    assert {table["service"] for table in told["tables"]} == {
+        "counter",
+        "projector",
+        "scheduler",
+        "workflow",
+    }
     assert all(table["source_sha256"] == table["target_sha256"] for table in told["tables"])
     again = await move(source, target)
     assert all(table["already_there"] for table in again["tables"])
@@ -163,6 +168,9 @@ async def write_history(data: Path, batches: int = 40) -> int:
                 [Unit((Append(s, EMPTY, new),)) for s, new in zip(streams, news, strict=True)]
             )
             events += sum(map(len, news))
+    for service in ("scheduler", "workflow"):
+        async with open_store(f"libsql://{data}/{service}.db", service=service):
+            pass
     async with open_views(f"libsql://{data}/projector.db", service="projector") as views:
 
         async def fold_nothing(_: ViewSession) -> None:
@@ -199,7 +207,7 @@ async def test_a_move_that_was_killed_goes_on_with_what_is_not_there(tmp_path: P
     code, lines, err = await flotilla(*arguments)
     assert (code, err) == (0, "")
     again = {t["service"]: t["already_there"] for t in json.loads(lines[-1])["tables"]}
-    assert again == {"counter": True, "projector": False, "workflow": True}
+    assert again == {"counter": True, "projector": False, "scheduler": True, "workflow": True}
 
 
 async def test_a_database_is_named_by_its_url_and_there_is_a_way_back(tmp_path: Path) -> None:

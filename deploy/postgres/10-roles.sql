@@ -28,7 +28,7 @@ alter role "projector" set idle_in_transaction_session_timeout = '5s';
 alter role "projector" set transaction_timeout = '60s';
 
 do $$ begin if not exists (select from pg_roles where rolname = 'workflow') then create role "workflow"; end if; end $$;
-alter role "workflow" login nosuperuser nocreatedb nocreaterole noreplication nobypassrls connection limit 140;
+alter role "workflow" login nosuperuser nocreatedb nocreaterole noreplication nobypassrls connection limit 120;
 grant connect on database "flotilla" to "workflow";
 alter role "workflow" set lock_timeout = '2s';
 alter role "workflow" set statement_timeout = '10s';

@@ -41,11 +41,9 @@ from flotilla_contracts.scheduler import (
     SCHEDULE_COMMANDS,
     DeclareSchedules,
     GetSchedule,
-    ListSchedules,
     OccurrencesReply,
     PreviewOccurrences,
     ScheduleErrorCode,
-    SchedulePage,
     ScheduleReply,
 )
 from svc_scheduler.application import Schedules
@@ -296,34 +294,6 @@ async def test_a_wrong_declaration_changes_nothing(world: World) -> None:
             {"schedule_id": "b", "cron": "0 3 * * *", "time_zone": "Europe/Viena"},
         )
     assert [] == await world.events("a")
-
-
-async def test_the_list_shows_where_schedules_stand(
-    tmp_path: Path, nats_server: NatsServer, postgres_server: PostgresServer
-) -> None:
-    for url in (f"libsql://{tmp_path}/scheduler.db", await database(postgres_server)):
-        async with deployed(url, nats_server.url) as world:
-            for name in "abc":
-                await world.tell("create", name, every_s=3600)
-            await world.tell("fire", "b")
-            await world.tell("delete", "c")
-            await relay(world.store)
-
-            async def page(world: World = world, **query: Any) -> SchedulePage:
-                answer = await world.ask(ListSchedules.subject, query)
-                return SchedulePage.model_validate_json(answer.body)
-
-            async def shown() -> bool:
-                return [("a", 0), ("b", 1)] == [
-                    (item.schedule_id, item.fired) for item in (await page()).items
-                ]
-
-            await eventually(shown, what="the list has caught up")
-            first = await page(limit=1)
-            assert "a" == first.next_cursor
-            assert ["b"] == [i.schedule_id for i in (await page(after="a", limit=1)).items]
-            other = await world.ask(ListSchedules.subject, {}, tenant="other")
-            assert () == SchedulePage.model_validate_json(other.body).items
 
 
 async def relay(store: ServiceStore) -> None:

@@ -334,7 +334,7 @@ class PreviewOccurrences(Timing, Query):
 class ListSchedules(Query):
     """The tenant's schedules with ids after `after`, in order of their ids, from a read model."""
 
-    subject: ClassVar[str] = "qry.scheduler.list-schedules"
+    subject: ClassVar[str] = "qry.projector.list-schedules"
     reply: ClassVar[type[Reply]] = SchedulePage
 
     after: ScheduleId | None = None

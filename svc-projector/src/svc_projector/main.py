@@ -35,6 +35,7 @@ from flotilla.stores import open_leases, open_store, open_views
 from flotilla_contracts.counter import GetCounter, GetTenantTotals, ListActivity, ListCounters
 from flotilla_contracts.health import health_subject
 from flotilla_contracts.parked import retry_subject
+from flotilla_contracts.scheduler import ListSchedules
 from flotilla_contracts.wire import projection_lease, projection_reader
 from flotilla_contracts.workflow import ListWorkflows
 from svc_projector.counters import CounterView
@@ -49,6 +50,7 @@ from svc_projector.running import (
     keep_projecting,
     show_life,
 )
+from svc_projector.schedules import answer_schedules
 from svc_projector.settings import Settings
 from svc_projector.workflows import NAME as WORKFLOWS
 from svc_projector.workflows import WorkflowQueries, show_counts
@@ -167,6 +169,7 @@ async def _serve(
         ListCounters.subject: counters.list,
         GetTenantTotals.subject: partial(answer_totals, views),
         ListActivity.subject: partial(answer_activity, views),
+        ListSchedules.subject: partial(answer_schedules, views),
         ListWorkflows.subject: WorkflowQueries(views).list,
         retry_subject(SERVICE): partial(answer_retry, parkings),
     }

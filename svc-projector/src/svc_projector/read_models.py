@@ -9,6 +9,7 @@ from flotilla.rebuild import BATCH_EVENTS_MAX, ReadModels, Source
 from svc_projector.activity import ActivityFeed
 from svc_projector.counters import CounterView
 from svc_projector.log_reader import LogReader
+from svc_projector.schedules import SchedulesView
 from svc_projector.settings import Settings
 from svc_projector.totals import TotalsView
 from svc_projector.workflows import WorkflowsView
@@ -24,6 +25,7 @@ def projections(settings: Settings) -> tuple[Projection, ...]:
         TotalsView(),
         ActivityFeed(settings.activity_entries_max, settings.activity_age_max_s),
         WorkflowsView(),
+        SchedulesView(),
     )
 
 

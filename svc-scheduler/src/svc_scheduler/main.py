@@ -28,7 +28,7 @@ from flotilla.doorbell import Doorbell
 from flotilla.health import serve_health
 from flotilla.nats import connected
 from flotilla.observe import ObservedStore, observed
-from flotilla.stores import ServiceStore, open_store, open_views
+from flotilla.stores import ServiceStore, open_store
 from flotilla_contracts.health import health_subject
 from flotilla_contracts.scheduler import (
     PLATFORM_TENANT,
@@ -36,7 +36,6 @@ from flotilla_contracts.scheduler import (
     SERVICE,
     DeclareSchedules,
     GetSchedule,
-    ListSchedules,
     PreviewOccurrences,
     ScheduleChanged,
     ScheduleCreated,
@@ -53,7 +52,6 @@ from svc_scheduler.application import Schedules
 from svc_scheduler.declaring import Declarations, Ids, of_workflows
 from svc_scheduler.domain.schedule import Asked, Event, Schedule, decider, wake
 from svc_scheduler.firing import Firing
-from svc_scheduler.listing import Listing
 from svc_scheduler.settings import Settings
 
 NAME = "svc-scheduler"
@@ -120,7 +118,6 @@ async def compose(bindings: Bindings) -> AsyncIterator[Running]:
     settings, clock, chance = Settings.read(), bindings.clock, bindings.chance
     async with (
         open_store(bindings.stores[SERVICE], service=SERVICE) as store,
-        open_views(bindings.stores[SERVICE], service=SERVICE) as views,
         connected(bindings.nats_url, name=NAME) as nats,
     ):
         bell = Doorbell(nats, doorbell_subject(SERVICE))
@@ -130,10 +127,8 @@ async def compose(bindings: Bindings) -> AsyncIterator[Running]:
         lanes, wishes = lanes_of(store, committer, bindings, settings.snapshot_every_events)
         schedules = Schedules(decider(), lanes.settle, store, settings.idempotency_ttl_s)
         firing = Firing(schedules.tell, store, clock, poll_max_s=settings.poll_max_ms / 1000)
-        listing = Listing(views, store, schedules.look, clock)
-        await listing.begin()
         declarations = Declarations(schedules, wishes.settle)
-        await _serve(bindings.bus, schedules, declarations, listing)
+        await _serve(bindings.bus, schedules, declarations)
 
         wanted = of_workflows(bindings.workflows)
 
@@ -149,15 +144,12 @@ async def compose(bindings: Bindings) -> AsyncIterator[Running]:
             async with (
                 background("scheduler.clean-up", clean_up, clock=clock, chance=chance),
                 background("scheduler.declare", declare, clock=clock, chance=chance) as declares,
-                background("scheduler.list", listing.run, clock=clock, chance=chance) as lists,
                 background("scheduler.fire", firing.run, clock=clock, chance=chance) as fires,
             ):
 
                 async def health() -> Health:
                     await store.status()
-                    missing = tuple(
-                        work.trouble for work in (fires, lists, declares) if work.trouble
-                    )
+                    missing = tuple(work.trouble for work in (fires, declares) if work.trouble)
                     return Health(missing, {"schedules": Lag(0, firing.behind_s)})
 
                 await serve_health(bindings.bus, health_subject(SERVICE), NAME, health)
@@ -167,12 +159,9 @@ async def compose(bindings: Bindings) -> AsyncIterator[Running]:
             await wishes.drain()
 
 
-async def _serve(
-    bus: Bus, schedules: Schedules, declarations: Declarations, listing: Listing
-) -> None:
+async def _serve(bus: Bus, schedules: Schedules, declarations: Declarations) -> None:
     for command in SCHEDULE_COMMANDS:
         await bus.serve(command.subject, observed(schedules.command_handler(command)))
     await bus.serve(DeclareSchedules.subject, observed(declarations.declare))
     await bus.serve(GetSchedule.subject, observed(schedules.get))
-    await bus.serve(ListSchedules.subject, observed(listing.answer))
     await bus.serve(PreviewOccurrences.subject, observed(schedules.preview))

@@ -4,6 +4,7 @@ grant usage on schema "counter" to "outbox_relay";
 grant usage on schema "scheduler" to "outbox_relay";
 grant usage on schema "workflow" to "outbox_relay";
 grant usage on schema "counter" to "projector";
+grant usage on schema "scheduler" to "projector";
 grant usage on schema "workflow" to "projector";
 grant usage on schema "counter" to "workflow";
 grant usage on schema "scheduler" to "workflow";
@@ -46,6 +47,12 @@ declare
         ('counter', 'select', 'outbox_entry', 'projector'),
         ('counter', 'select', 'log_reader', 'projector'),
         ('counter', 'insert, update', 'log_reader', 'projector'),
+        ('scheduler', 'select', 'schema_migration', 'projector'),
+        ('scheduler', 'select', 'event', 'projector'),
+        ('scheduler', 'select', 'event_outbox', 'projector'),
+        ('scheduler', 'select', 'outbox_entry', 'projector'),
+        ('scheduler', 'select', 'log_reader', 'projector'),
+        ('scheduler', 'insert, update', 'log_reader', 'projector'),
         ('workflow', 'select', 'schema_migration', 'projector'),
         ('workflow', 'select', 'event', 'projector'),
         ('workflow', 'select', 'event_outbox', 'projector'),

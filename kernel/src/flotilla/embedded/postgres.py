@@ -50,7 +50,7 @@ MAJOR = "18"
 SYSTEM_USERS = ("flotilla-postgres", "nobody")
 SETTINGS: Mapping[str, str] = {
     "listen_addresses": "",
-    "max_connections": "100",
+    "max_connections": "300",
     "shared_buffers": "128MB",
     "timezone": "UTC",
     "log_timezone": "UTC",
