@@ -3,11 +3,12 @@
 import secrets
 from pathlib import Path
 
+from flotilla.master_key import KEY_BYTES, new_master_key
 from flotilla_platform.generating.compose import SUPERUSER_PASSWORD
 from flotilla_platform.generating.nats import PASSWORDS as NATS_PASSWORDS
 from flotilla_platform.generating.nats import accounts
 from flotilla_platform.generating.postgres import roles
-from flotilla_platform.generating.running import DATABASE, NATS_URL, STORE_URL
+from flotilla_platform.generating.running import DATABASE, MASTER_KEY, NATS_URL, STORE_URL
 from flotilla_platform.model import OPERATOR
 from flotilla_platform.reading import read_platform
 from images.settings import ROOT
@@ -57,6 +58,10 @@ def write_secrets(folder: Path) -> None:
         word = files[f"postgres-{one.name}"] = secrets.token_urlsafe(24)
         place = f"postgres:5432/{DATABASE}"
         files[f"{one.name}-{STORE_URL}"] = f"postgresql://{one.role}:{word}@{place}"
+    master_key = new_master_key(secrets.token_bytes(KEY_BYTES))
+    for one in roles(platform):
+        if one.uses_keys:
+            files[f"{one.name}-{MASTER_KEY}"] = master_key
     files[f"postgres-{OPERATOR}"] = secrets.token_urlsafe(24)
     files[PASSWORDS] = "".join(f'{one.password}: "{word}"\n' for one, word in words.items())
     for name, content in files.items():

@@ -16,10 +16,17 @@ from flotilla_contracts import PROBLEMS, Envelope, ErrorCode, Problem
 from flotilla_contracts.catalog import ASKS, COMMANDS, EVENTS, QUERIES
 from flotilla_contracts.counter import CounterIncremented, IncrementCounter
 from flotilla_contracts.generate import documents, stale
-from flotilla_contracts.message import Identifier
+from flotilla_contracts.message import Event, Identifier, Personal
 from flotilla_contracts.wire import event_stream, event_subject, subject_token
 
 identifier: TypeAdapter[str] = TypeAdapter(Identifier)
+SEALED = f"sealed:1:{'0a' * 16}:{'A' * 38}-_"
+
+
+class PersonNamed(Event):
+    type = "person.named.v1"
+    name: Personal
+    nickname: Personal | None = None
 
 
 def an_envelope(**changes: object) -> Envelope:
@@ -149,6 +156,20 @@ def test_identifiers_are_readable_names(good: str) -> None:
 def test_what_urls_subjects_or_files_would_bend_is_no_identifier(bad: object) -> None:
     with pytest.raises(ValidationError):
         identifier.validate_python(bad)
+
+
+def test_a_schema_says_which_fields_are_personal() -> None:
+    fields = PersonNamed.model_json_schema()["properties"]
+
+    assert fields["name"]["x-personal"] is True
+    assert fields["nickname"]["anyOf"][0]["x-personal"] is True
+
+
+@pytest.mark.parametrize("bad", ["Ada", "", "sealed:1:", SEALED + " ", SEALED + "\n", 5])
+def test_plain_text_is_no_personal_field_of_an_event(bad: object) -> None:
+    assert SEALED == PersonNamed(name=SEALED).name
+    with pytest.raises(ValidationError):
+        PersonNamed.model_validate({"name": bad})
 
 
 @pytest.mark.parametrize("by", ["5", 5.0, 0, -1, 10**9 + 1, True, None])

@@ -27,7 +27,13 @@ ENV = {
         filter(None, [str(Path(__file__).parent), os.environ.get("PYTHONPATH")])
     )
 }
-NEEDS = {"listens": "[bus, http]", "keeps": "[store]", "relays": "[bus]", "folds": "[views]"}
+NEEDS = {
+    "listens": "[bus, http]",
+    "keeps": "[store]",
+    "relays": "[bus]",
+    "folds": "[views]",
+    "seals": "[bus, keys]",
+}
 
 WriteModel = Callable[..., Path]
 Run = Callable[..., subprocess.CompletedProcess[str]]

@@ -120,7 +120,7 @@ def test_a_wheel_carries_the_model_beside_the_code(
         (
             "[store, bus]",
             "[store, gpu]",
-            '5:16: "gpu" is unknown here; write one of: store, views, logs, bus, http',
+            '5:16: "gpu" is unknown here; write one of: store, views, logs, keys, bus, http',
         ),
         ("[store, bus]", "store", '5:8: needs: a list is expected, not "store"; write for example'),
         ("[store, bus]", "[store, bus, store]", "5:21: 'store' is here twice; remove one of them"),

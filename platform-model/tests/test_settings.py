@@ -5,11 +5,14 @@ from pathlib import Path
 
 import pytest
 
+from flotilla.master_key import new_master_key
 from flotilla_platform.exit_codes import ExitCode, Failure
 from flotilla_platform.settings import inherited, read_places
 
 STORE = "postgresql://app:hunter2@db:5432/flotilla"
 NATS = "nats://app:hunter2@one:4222,nats://app:hunter2@two:4222"
+OTHER = "postgresql://app:hunter2@elsewhere:5432/keys"
+MASTER = new_master_key(bytes(range(32)))
 ALL = frozenset({"store", "bus", "http"})
 
 
@@ -58,6 +61,43 @@ def test_only_what_is_needed_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> No
             "that holds it"
         )
     ]
+
+
+def test_who_needs_keys_is_told_how_to_make_a_master_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLOTILLA_NATS_URL", NATS)
+    monkeypatch.setenv("FLOTILLA_KEYS_URL", STORE)
+    [line] = refused(frozenset({"bus", "keys"}))
+    assert line.startswith("FLOTILLA_MASTER_KEY is missing: set it to 32 bytes of base64url")
+    assert "openssl rand -base64 32" in line
+
+
+def test_keys_are_beside_the_store_unless_said_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    needs = frozenset({"store", "bus", "keys"})
+    monkeypatch.setenv("FLOTILLA_STORE_URL", STORE)
+    monkeypatch.setenv("FLOTILLA_NATS_URL", NATS)
+    monkeypatch.setenv("FLOTILLA_MASTER_KEY", MASTER)
+    beside = read_places(needs, set())  # type: ignore[arg-type]
+    monkeypatch.setenv("FLOTILLA_KEYS_URL", OTHER)
+    apart = read_places(needs, set())  # type: ignore[arg-type]
+
+    assert beside.keys and apart.keys
+    assert (STORE, OTHER) == (beside.keys.url, apart.keys.url)
+    assert beside.keys.master.ids == apart.keys.master.ids
+    for text in (f"{apart!r} {apart.keys!r} {apart.model_dump()}", repr(inherited())):
+        assert "hunter2" not in text
+        assert MASTER not in text
+
+
+@pytest.mark.parametrize("value", ["hunter2", f"{'A' * 42}", f"{'A' * 43},hunter2"])
+def test_what_is_no_master_key_is_refused_and_not_repeated(
+    monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    monkeypatch.setenv("FLOTILLA_NATS_URL", NATS)
+    monkeypatch.setenv("FLOTILLA_KEYS_URL", STORE)
+    monkeypatch.setenv("FLOTILLA_MASTER_KEY", value)
+    [line] = refused(frozenset({"bus", "keys"}))
+    assert "is not 32 bytes of base64url" in line
+    assert "AAAA" not in line
 
 
 def test_all_that_is_missing_is_told_at_once() -> None:

@@ -12,13 +12,14 @@ from flotilla.bus import Answer, Context, Request
 from flotilla.embedded import EmbeddedError
 from flotilla.errors import Unavailable
 from flotilla.heartbeat import Heartbeat, beat
+from flotilla.keys import Erasure
 from flotilla.outbox import START, LogEvent, Offset, as_log_event
 from flotilla.parking import Parking
 from flotilla.projection import Checkpoint, Fenced, Projection, ViewSession, ViewStore
 from flotilla.rebuild import ReadModels, Source
 from flotilla.service import Bindings, Compose, Health, Running
 from flotilla.store import EMPTY, Append, NewEvent, StreamId, Unit, Version, stream_id
-from flotilla.stores import ServiceStore, open_leases, open_store, open_views
+from flotilla.stores import ServiceStore, open_leases, open_store, open_vault, open_views
 from flotilla_contracts.parked import RetriedReply, RetryParked, retry_subject
 from flotilla_contracts.wire import relay_lease
 
@@ -41,6 +42,28 @@ async def compose(bindings: Bindings) -> AsyncIterator[Running]:
 
     await bindings.bus.serve("qry.tiny.say", say)
     yield Running("tiny", _healthy)
+
+
+@asynccontextmanager
+async def seals(bindings: Bindings) -> AsyncIterator[Running]:
+    """Seal what it is told on `cmd.seals.seal`, and open it on `qry.seals.open`."""
+    assert bindings.keys is not None
+
+    async def nothing_erased() -> AsyncIterator[Erasure]:
+        for erasure in list[Erasure]():
+            yield erasure
+
+    async with open_vault(bindings.keys, clock=bindings.clock, erasures=nothing_erased()) as vault:
+
+        async def seal(request: Request) -> Answer:
+            return Answer((await vault.seal("acme", "ada", request.body.decode())).encode())
+
+        async def unseal(request: Request) -> Answer:
+            return Answer(str(await vault.open("acme", request.body.decode())).encode())
+
+        await bindings.bus.serve("cmd.seals.seal", seal)
+        await bindings.bus.serve("qry.seals.open", unseal)
+        yield Running("seals", _healthy)
 
 
 @asynccontextmanager

@@ -2,7 +2,7 @@
 
 from typing import Annotated, ClassVar
 
-from pydantic import BaseModel, ConfigDict, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 IDENTIFIER_PATTERN = r"^\.*[A-Za-z0-9_-][A-Za-z0-9._-]*$"
 IDENTIFIER_LENGTH_MAX = 64
@@ -16,6 +16,20 @@ Identifier = Annotated[
 """What people may name: letters, digits, `.`, `_`, `-`; 1 to 64 of them; not dots alone.
 
 Dots alone (`.`, `..`) are refused because every URL client on the way rewrites them.
+"""
+
+SEALED_PATTERN = r"^sealed:[0-9]+:[0-9a-f]{32}:[A-Za-z0-9_-]+$"
+SEALED_LENGTH_MAX = 90_000
+
+Personal = Annotated[
+    str,
+    StringConstraints(pattern=SEALED_PATTERN, max_length=SEALED_LENGTH_MAX, strict=True),
+    Field(json_schema_extra={"x-personal": True}),
+]
+"""Personal data as it is stored and sent: sealed by the vault, unreadable once its key is destroyed.
+
+Plain text does not pass, so that it cannot get into an event by mistake. In the JSON Schema such a
+field says `x-personal: true`.
 """
 
 

@@ -22,8 +22,10 @@ from flotilla.errors import (
     VersionMismatch,
 )
 from flotilla.execute import execute
+from flotilla.keys import DataKey, Destroyed, Erased, Erasure, KeyStatus, KeyStore
 from flotilla.lanes import Lanes
 from flotilla.lease import Leadership, Lease, LeaseStatus, LeaseStore
+from flotilla.master_key import MasterKeys
 from flotilla.outbox import (
     LeaseLost,
     LogEvent,
@@ -34,6 +36,7 @@ from flotilla.outbox import (
     OutboxEntry,
     Pruned,
 )
+from flotilla.privacy import Rotated, Vault
 from flotilla.projection import (
     Checkpoint,
     Fenced,
@@ -41,7 +44,7 @@ from flotilla.projection import (
     ViewSession,
     ViewStore,
 )
-from flotilla.service import Bindings, Health, HttpBinding, Lag, Running
+from flotilla.service import Bindings, Health, HttpBinding, KeysBinding, Lag, Running
 from flotilla.store import EventStore, RecordedEvent, StreamId, Version, stream_id
 
 __all__ = [
@@ -57,9 +60,13 @@ __all__ = [
     "Context",
     "ContractCodec",
     "Corrupt",
+    "DataKey",
     "Decider",
     "Decision",
+    "Destroyed",
     "Done",
+    "Erased",
+    "Erasure",
     "EventStore",
     "EventTooLarge",
     "Fenced",
@@ -70,6 +77,9 @@ __all__ = [
     "IdSource",
     "KernelError",
     "KeyReused",
+    "KeyStatus",
+    "KeyStore",
+    "KeysBinding",
     "Lag",
     "Lanes",
     "Leadership",
@@ -80,6 +90,7 @@ __all__ = [
     "LogEvent",
     "LogReader",
     "LogStatus",
+    "MasterKeys",
     "Offset",
     "Outbox",
     "OutboxEntry",
@@ -88,11 +99,13 @@ __all__ = [
     "RecordedEvent",
     "Rejected",
     "Request",
+    "Rotated",
     "Running",
     "SnapshotCodec",
     "StreamId",
     "SystemClock",
     "Unavailable",
+    "Vault",
     "Version",
     "VersionMismatch",
     "ViewSession",

@@ -8,10 +8,11 @@ business (`platform-model/`).
 import random
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from flotilla.bus import Bus
 from flotilla.clock import Clock, IdSource
+from flotilla.master_key import MasterKeys
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +21,14 @@ class HttpBinding:
 
     host: str
     port: int
+
+
+@dataclass(frozen=True, slots=True)
+class KeysBinding:
+    """Where data keys are, and what unwraps them: `flotilla.stores.open_vault` makes a vault of it."""
+
+    url: str = field(repr=False)
+    master: MasterKeys
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +52,8 @@ class Bindings:
     logs: tuple[str, ...]
     """All services of the topology that publish a log, wherever they run."""
     http: HttpBinding | None = None
+    keys: KeysBinding | None = None
+    """Where nobody in this process needs `keys`: none."""
 
 
 @dataclass(frozen=True, slots=True)

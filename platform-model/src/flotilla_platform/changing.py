@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from flotilla_platform.generating.postgres import POOL_CONNECTIONS
+from flotilla_platform.generating.postgres import KEYS_CONNECTIONS, POOL_CONNECTIONS
 from flotilla_platform.model import LADDER, Layout, Platform, Resource
 
-STORE_NEEDS = {"store", "views", "logs"}
+STORE_NEEDS = {"store", "views", "logs", "keys"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,8 @@ def connections(platform: Platform, layout: Layout) -> int:
             needs = set(platform.services[name].needs)
             own = len({"store", "views"} & needs)
             read = sum(1 for one in platform.services.values() if one.log) if "logs" in needs else 0
-            found += placed.replicas * POOL_CONNECTIONS * (own + read)
+            keys = KEYS_CONNECTIONS if "keys" in needs else 0
+            found += placed.replicas * (POOL_CONNECTIONS * (own + read) + keys)
     return found
 
 

@@ -94,6 +94,11 @@ class Commands(OnDemandGroup):
             "Who reads the logs, and how far it said it was.",
         ),
         Later(
+            "keys",
+            "keys_command:keys_app",
+            "The keys of personal data: how many there are, and which master key wraps them.",
+        ),
+        Later(
             "model",
             "modelling:model_app",
             "The platform model: which services there are, what they may, and what runs where.",

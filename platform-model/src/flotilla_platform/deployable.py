@@ -174,6 +174,7 @@ def _host(part: Part, places: Places, bus: Bus, patience: _Patience) -> list[Hos
         chance=patience.chance,
         services=part.topology.services,
         logs=part.logs,
+        keys=places.keys if "keys" in part.needs else None,
     )
     listening = replace(bindings, http=places.http)
     return [

@@ -20,9 +20,10 @@ from flotilla.buses.local import LocalBus
 from flotilla.buses.routed import RoutedBus
 from flotilla.clock import Clock, SystemClock, uuid7
 from flotilla.embedded import DataDirectory
-from flotilla.service import Bindings, Running
+from flotilla.service import Bindings, KeysBinding, Running
 from flotilla_platform.carrying import DRAIN_TIMEOUT_S, open_bus
 from flotilla_platform.hosting import HostedService, wait_for_the_end
+from flotilla_platform.key_places import bind_keys, keys_url
 from flotilla_platform.planning import Plan, check_port
 from flotilla_platform.runtime import Runtime
 from flotilla_platform.servers import Servers, start_servers
@@ -64,7 +65,8 @@ async def _run(
     bus = await stack.enter_async_context(
         open_bus(servers.nats_url, name=plan.topology.deployables[0].name)
     )
-    hosted = _host(plan, servers, RoutedBus(LocalBus(), bus), clock)
+    keys = bind_keys(directory.path, servers.postgres) if plan.keeps_keys else None
+    hosted = _host(plan, servers, keys, RoutedBus(LocalBus(), bus), clock)
     running = []
     for service in hosted:
         stack.push_async_callback(service.stop)
@@ -78,7 +80,9 @@ async def _run(
     await wait_for_the_end(hosted, shutdown.wanted)
 
 
-def _host(plan: Plan, servers: Servers, bus: Bus, clock: Clock) -> list[HostedService]:
+def _host(
+    plan: Plan, servers: Servers, keys: KeysBinding | None, bus: Bus, clock: Clock
+) -> list[HostedService]:
     bindings = Bindings(
         stores=servers.stores,
         nats_url=servers.nats_url,
@@ -88,6 +92,7 @@ def _host(plan: Plan, servers: Servers, bus: Bus, clock: Clock) -> list[HostedSe
         chance=random.Random(),  # noqa: S311 - jitter, not secrets
         services=plan.topology.services,
         logs=plan.logs,
+        keys=keys,
     )
     listening = replace(bindings, http=plan.http)
     return [
@@ -111,5 +116,6 @@ def _describe(
         logs=plan.logs,
         views=tuple(service.name for service, _ in plan.services if "views" in service.needs),
         read_models={s.name: s.read_models for s, _ in plan.services if s.read_models},
+        keys=keys_url(data, servers.postgres) if plan.keeps_keys else None,
         started_at=clock.now(),
     )

@@ -18,6 +18,7 @@ from flotilla_platform.answering import finish
 from flotilla_platform.exit_codes import ExitCode, Failure
 from flotilla_platform.folding import import_models
 from flotilla_platform.model import Platform, Service
+from flotilla_platform.moving_keys import move_keys
 from flotilla_platform.options import (
     DebugOption,
     FromDataOption,
@@ -168,6 +169,9 @@ async def _move(
             async with open_kept(here[service.name], service=service.name, write=False) as kept:
                 await check_source(kept)
         async with held(target, services) as there:
+            keys = any("keys" in service.needs for service in services)
+            if left := await move_keys(source, target, here, there) if keys else "":
+                typer.echo(f"personal data: {left}", err=True)
             for service in services:
                 name = service.name
                 with reporting(name, clock, as_json=json, words=_WORDS) as report:

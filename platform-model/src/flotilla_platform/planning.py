@@ -28,6 +28,11 @@ class Plan:
         return tuple(service.name for service, _ in self.services if service.log is not None)
 
     @property
+    def keeps_keys(self) -> bool:
+        """Whether any of its services seals or opens personal text."""
+        return any("keys" in service.needs for service, _ in self.services)
+
+    @property
     def listens(self) -> bool:
         """Whether any of its services listens."""
         return any("http" in service.needs for service, _ in self.services)

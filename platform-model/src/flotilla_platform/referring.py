@@ -8,6 +8,7 @@ from pydantic import BaseModel
 from flotilla_platform.loading import Mistake, Steps, suggest
 from flotilla_platform.model import (
     HEALTH_QUERY,
+    KEYS_SCHEMA,
     KINDS,
     OPERATOR,
     Capability,
@@ -108,8 +109,14 @@ def _check_service(platform: Platform, service: Service) -> Iterator[Mistake]:
     for index, query in enumerate(service.queries):
         if query == HEALTH_QUERY:
             yield at("every service answers this, unsaid", "remove it", "queries", index)
+    yield from _check_reserved(service, at)
     yield from _check_projections(platform, service, at)
     yield from _check_repeated(service, at)
+
+
+def _check_reserved(service: Service, at: Callable[..., Mistake]) -> Iterator[Mistake]:
+    if service.name == KEYS_SCHEMA:
+        yield at("data keys are kept under this name", "give the service another one", "name")
 
 
 def _check_projections(

@@ -55,6 +55,8 @@ class Runtime(BaseModel):
     """The services that keep read models."""
     read_models: dict[str, str] = {}
     """Where the projections of these services are described: a module and the function in it."""
+    keys: str | None = None
+    """Where the data keys are; None when no service keeps personal data."""
     started_at: AwareDatetime
     processes: tuple[ProcessState, ...] = ()
     """The processes of its deployables; empty where the whole fleet is one process."""

@@ -17,6 +17,8 @@ class Servers:
     nats_url: str
     stores: dict[str, str]
     """The URL of each store, by the service that keeps something in it."""
+    postgres: str | None
+    """Where the PostgreSQL server is; None where stores are files."""
 
 
 async def start_servers(
@@ -37,7 +39,7 @@ async def start_servers(
         shutdown.owns(postgres)
     nats = await stack.enter_async_context(run_nats(data))
     shutdown.owns(nats)
-    return Servers(nats.url, stores)
+    return Servers(nats.url, stores, postgres.dsn if postgres else None)
 
 
 async def start_stores(

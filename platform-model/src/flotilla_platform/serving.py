@@ -52,6 +52,8 @@ def serve(
 
       FLOTILLA_STORE_URL          postgresql://…, where its services keep things
       FLOTILLA_NATS_URL           nats://[user:password@]host:4222[,…]
+      FLOTILLA_MASTER_KEY         unwraps the keys of personal data
+      FLOTILLA_KEYS_URL           where those are, if not beside the store
       FLOTILLA_HTTP_HOST, _PORT   for a service that listens; 0.0.0.0, 8080
       FLOTILLA_ADMIN_HOST, _PORT  /healthz /readyz /metrics; 127.0.0.1, any
     """

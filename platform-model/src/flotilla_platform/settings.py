@@ -2,6 +2,8 @@
 
     FLOTILLA_STORE_URL           postgresql://user:password@host:5432/database
     FLOTILLA_NATS_URL            nats://user:password@host:4222, several with commas between them
+    FLOTILLA_MASTER_KEY          unwraps the keys of personal data: 32 bytes of base64url
+    FLOTILLA_KEYS_URL            where those keys are, if not beside the store
     FLOTILLA_HTTP_HOST, _PORT    where a service that needs http listens: 0.0.0.0:8080
     FLOTILLA_ADMIN_HOST, _PORT   /healthz, /readyz, /metrics: 127.0.0.1, any free port
 
@@ -14,13 +16,15 @@ import os
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import parse_qs, urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from flotilla.service import HttpBinding
+from flotilla.errors import Rejected
+from flotilla.master_key import CURE, MasterKeys
+from flotilla.service import HttpBinding, KeysBinding
 from flotilla_platform.exit_codes import ExitCode, Failure
 from flotilla_platform.model import Need
 from flotilla_platform.options import PORT_MAX
@@ -54,6 +58,14 @@ def _store_url(value: SecretStr) -> SecretStr:
     return value
 
 
+def _master_key(value: SecretStr) -> SecretStr:
+    try:
+        MasterKeys.parse(value.get_secret_value())
+    except Rejected as error:
+        raise ValueError(str(error)) from None
+    return value
+
+
 def _nats_url(value: SecretStr) -> SecretStr:
     for place in value.get_secret_value().split(","):
         try:
@@ -70,15 +82,39 @@ def _nats_url(value: SecretStr) -> SecretStr:
 Port = Annotated[int, Field(ge=0, le=PORT_MAX)]
 
 
-class Places(BaseSettings):
-    """Where this process finds its servers, and where it listens."""
+class KeyPlaces(BaseSettings):
+    """Where the keys of personal data are, and what unwraps them."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX, frozen=True, extra="forbid", env_ignore_empty=True
     )
 
+    master_key: Annotated[SecretStr, AfterValidator(_master_key)] | None = None
+    """The master key; while it is changed, the new one, a comma, the old one."""
     store_url: Annotated[SecretStr, AfterValidator(_store_url)] | None = None
     """The database of stores and views; a schema a service keeps them apart."""
+    keys_url: Annotated[SecretStr, AfterValidator(_store_url)] | None = None
+    """The database of data keys, with backups and a retention of its own; None: that of the store."""
+
+    @property
+    def store(self) -> str:
+        """Return the address of the store, its password included; empty when there is none."""
+        return self.store_url.get_secret_value() if self.store_url else ""
+
+    @property
+    def keys_place(self) -> str:
+        """Return the address of the data keys, its password included; empty when there is none."""
+        return self.keys_url.get_secret_value() if self.keys_url else self.store
+
+    @property
+    def master(self) -> MasterKeys | None:
+        """Return the master keys, if any were given."""
+        return MasterKeys.parse(self.master_key.get_secret_value()) if self.master_key else None
+
+
+class Places(KeyPlaces):
+    """Where this process finds its servers, and where it listens."""
+
     nats_url: Annotated[SecretStr, AfterValidator(_nats_url)] | None = None
     http_host: Annotated[str, Field(min_length=1)] = "0.0.0.0"  # noqa: S104 - what it is there for
     http_port: Port = 8080
@@ -96,9 +132,9 @@ class Places(BaseSettings):
         return HttpBinding(self.admin_host, self.admin_port)
 
     @property
-    def store(self) -> str:
-        """Return the address of the store, its password included; empty when there is none."""
-        return self.store_url.get_secret_value() if self.store_url else ""
+    def keys(self) -> KeysBinding | None:
+        """Return where data keys are and what unwraps them; None without a master key."""
+        return KeysBinding(self.keys_place, self.master) if self.master else None
 
     @property
     def nats(self) -> str:
@@ -118,20 +154,39 @@ def read_places(needs: AbstractSet[Need], services: AbstractSet[str]) -> Places:
     """
     environment = dict(os.environ)  # noqa: TID251 - this is where settings are read
     wrong = _misspelt(environment, services)
-    values = _from_files(environment, wrong)
-    places = Places.model_construct()
+    places = _read(Places, environment, wrong)
+    if places is not None:
+        wrong += _missing(places, needs)
+    if wrong or places is None:
+        raise Failure(ExitCode.SETTING_INVALID, "\n".join(wrong))
+    return places
+
+
+def read_key_places() -> KeyPlaces:
+    """Return what the environment says of the keys of personal data, and nothing else.
+
+    Raises `Failure` as `read_places` does.
+    """
+    wrong: list[str] = []
+    places = _read(KeyPlaces, dict(os.environ), wrong)  # noqa: TID251 - this is where settings are read
+    if wrong or places is None:
+        raise Failure(ExitCode.SETTING_INVALID, "\n".join(wrong))
+    return places
+
+
+def _read[P: KeyPlaces](
+    kind: type[P], environment: Mapping[str, str], wrong: list[str]
+) -> P | None:
+    """Return the settings; None, and what is wrong with them in `wrong`."""
+    values = _from_files(kind, environment, wrong)
     try:
-        places = Places(**values)  # type: ignore[arg-type] # text, as in the environment
+        return kind(**values)
     except ValidationError as error:
         wrong += [
             f"{_variable(str(line['loc'][0]))}: {line['msg'].removeprefix('Value error, ')}"
             for line in error.errors(include_input=False, include_url=False)
         ]
-    else:
-        wrong += _missing(places, needs)
-    if wrong:
-        raise Failure(ExitCode.SETTING_INVALID, "\n".join(wrong))
-    return places
+    return None
 
 
 def inherited() -> dict[str, str]:
@@ -144,8 +199,12 @@ def inherited() -> dict[str, str]:
 
 def _missing(places: Places, needs: AbstractSet[Need]) -> list[str]:
     missing = []
-    if places.store_url is None and {"store", "views", "logs"} & needs:
+    if places.store_url is None and (
+        {"store", "views", "logs"} & needs or ("keys" in needs and places.keys_url is None)
+    ):
         missing.append(_wanted("store_url", STORE_FORM))
+    if places.master_key is None and "keys" in needs:
+        missing.append(f"{_wanted('master_key', '32 bytes of base64url')}; {CURE}")
     if places.nats_url is None:
         missing.append(_wanted("nats_url", _NATS_FORM))
     return missing
@@ -176,10 +235,12 @@ def _misspelt(environment: Mapping[str, str], services: AbstractSet[str]) -> lis
     return wrong
 
 
-def _from_files(environment: Mapping[str, str], wrong: list[str]) -> dict[str, str]:
+def _from_files(
+    kind: type[KeyPlaces], environment: Mapping[str, str], wrong: list[str]
+) -> dict[str, Any]:
     """Return the values that files hold; what is wrong with them is added to `wrong`."""
-    values: dict[str, str] = {}
-    for field in Places.model_fields:
+    values: dict[str, Any] = {}
+    for field in kind.model_fields:
         name = _variable(field)
         path = environment.get(f"{name}{FILE}", "")
         if not path:

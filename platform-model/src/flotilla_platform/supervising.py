@@ -22,6 +22,7 @@ from flotilla.clock import Clock, SystemClock
 from flotilla.embedded import DataDirectory
 from flotilla.service import HttpBinding
 from flotilla_platform.exit_codes import ExitCode, Failure
+from flotilla_platform.key_places import key_variables, keys_url
 from flotilla_platform.lines import Lines, Logging
 from flotilla_platform.model import Layout, Placed, Platform, Service
 from flotilla_platform.planning import check_data, check_port
@@ -146,9 +147,15 @@ class _Fleet:
             logs=tuple(service.name for service in services if service.log is not None),
             views=tuple(service.name for service in services if "views" in service.needs),
             read_models={s.name: s.read_models for s in services if s.read_models},
+            keys=self._keys_url(),
             started_at=self.up_since or self.clock.now(),
             processes=tuple(process.state for process in self.processes),
         )
+
+    def _keys_url(self) -> str | None:
+        if any("keys" in service.needs for service in self.plan.services.values()):
+            return keys_url(self.directory.path, self.servers.postgres)
+        return None
 
 
 async def _all_started(processes: Sequence[SupervisedProcess]) -> None:
@@ -214,8 +221,10 @@ def _processes(
     found = []
     for deployable in deployables:
         needs, more = plan.needs_of(deployable), dict[str, str]()
-        if {"store", "views", "logs"} & needs:
-            more["FLOTILLA_STORE_URL"] = next(iter(servers.stores.values()))
+        if servers.postgres and {"store", "views", "logs", "keys"} & needs:
+            more["FLOTILLA_STORE_URL"] = servers.postgres
+        if "keys" in needs:
+            more |= key_variables(plan.data.resolve())
         if "http" in needs:
             more["FLOTILLA_HTTP_HOST"] = plan.http.host
             more["FLOTILLA_HTTP_PORT"] = str(plan.http.port)

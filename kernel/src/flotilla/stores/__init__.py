@@ -6,15 +6,18 @@ opened for reading: nothing is created, migrated or written, and a schema that t
 is refused: looking at a fleet must not change it.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Protocol
 
 from flotilla.clock import Clock
 from flotilla.due import DueStore
+from flotilla.keys import Erasure, KeyStore
 from flotilla.lease import LeaseStore
 from flotilla.outbox import Outbox
+from flotilla.privacy import Vault
 from flotilla.projection import Projection, ViewStore
+from flotilla.service import KeysBinding
 from flotilla.shadow import ShadowStore
 from flotilla.store import EventStore
 from flotilla.stores.moving import Kept
@@ -97,6 +100,48 @@ async def open_leases(url: str, *, service: str, migrate: bool = True) -> AsyncI
             yield MemoryLeases.named(url, service=service)
         case _:
             raise ValueError(_unknown(url))
+
+
+@asynccontextmanager
+async def open_keys(url: str, *, migrate: bool = True) -> AsyncIterator[KeyStore]:
+    """Yield the data keys of a fleet; see `open_store` for `migrate`, and what it raises."""
+    match url.split("://", 1)[0]:
+        case "postgresql" | "postgres":
+            from flotilla.stores.postgres import PostgresKeys  # noqa: PLC0415 - only what is used
+
+            async with PostgresKeys.open(url, migrate=migrate) as postgres:
+                yield postgres
+        case "libsql":
+            from flotilla.stores.libsql import LibsqlKeys  # noqa: PLC0415 - only what is used
+
+            async with LibsqlKeys.open(url, migrate=migrate) as libsql:
+                yield libsql
+        case "memory":
+            from flotilla.stores.memory_keys import MemoryKeys  # noqa: PLC0415 - only what is used
+
+            yield MemoryKeys.named(url)
+        case _:
+            raise ValueError(_unknown(url))
+
+
+@asynccontextmanager
+async def open_vault(
+    keys: KeysBinding, *, clock: Clock, erasures: AsyncIterable[Erasure]
+) -> AsyncIterator[Vault]:
+    """Yield the vault of a process, after what the log says was erased has been destroyed again.
+
+    `erasures` are all there ever were: keys restored from a backup are alive again until then.
+
+    Raises:
+        Corrupt: there are keys that no master key here opens (`master-key-unknown`).
+        ValueError, Unavailable: as `open_store`.
+
+    """
+    async with open_keys(keys.url) as store:
+        vault = Vault(store, keys.master, clock)
+        await vault.reconcile(erasures)
+        await vault.check()
+        yield vault
 
 
 @asynccontextmanager

@@ -5,6 +5,7 @@ one. Nothing in a suite skips.
 """
 
 from flotilla.testing.due import DueStoreContract
+from flotilla.testing.keys import KeyStoreContract
 from flotilla.testing.lease import LeaseStoreContract
 from flotilla.testing.outbox import OutboxContract
 from flotilla.testing.parking import ParkingContract
@@ -17,6 +18,7 @@ from flotilla.testing.worlds import ManualClock, SteppedClock, eventually, new_e
 __all__ = [
     "DueStoreContract",
     "EventStoreContract",
+    "KeyStoreContract",
     "LeaseStoreContract",
     "ManualClock",
     "OutboxContract",

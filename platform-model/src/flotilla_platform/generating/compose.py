@@ -18,8 +18,6 @@ from flotilla_platform.generating.nats import PASSWORDS as NATS_PASSWORDS
 from flotilla_platform.generating.postgres import roles
 from flotilla_platform.generating.running import (
     DATABASE,
-    NATS_URL,
-    STORE_URL,
     Runs,
     asked_by,
     runs,
@@ -87,11 +85,7 @@ def _placed(platform: Platform, layout: Layout) -> list[Runs]:
 
 
 def _secrets_of(one: Runs) -> list[str]:
-    return [f"{one.name}-{name}" for name in _urls(one)]
-
-
-def _urls(one: Runs) -> list[str]:
-    return ([STORE_URL] if one.uses_store else []) + [NATS_URL]
+    return [f"{one.name}-{name}" for name in one.secrets]
 
 
 def _role_passwords(platform: Platform) -> list[str]:
@@ -130,7 +124,7 @@ def _deployable(platform: Platform, layout: Layout, one: Runs) -> Spec:
     deployable = one.deployable
     environment = {"FLOTILLA_TOPOLOGY": layout.name, "FLOTILLA_ADMIN_HOST": "0.0.0.0"}  # noqa: S104 - in a container
     environment["FLOTILLA_ADMIN_PORT"] = str(deployable.admin_port)
-    for name in _urls(one):
+    for name in one.secrets:
         variable = f"FLOTILLA_{name.upper().replace('-', '_')}_FILE"
         environment[variable] = f"/run/secrets/{one.name}-{name}"
     spec: Spec = {

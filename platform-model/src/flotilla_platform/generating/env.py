@@ -60,11 +60,17 @@ def generate(platform: Platform) -> Artifacts:
 
 def _entries(one: Runs) -> Iterator[str]:
     """Yield an entry a setting: its description as comment lines, and its default, commented out."""
+    form_store = "postgresql://user:password@host:5432/database"
     if one.uses_store:
-        form = "postgresql://user:password@host:5432/database"
-        yield _entry("FLOTILLA_STORE_URL_FILE", "", f"A file that holds where its store is: {form}")
+        text = f"A file that holds where its store is: {form_store}"
+        yield _entry("FLOTILLA_STORE_URL_FILE", "", text)
     form = "nats://user:password@host:4222, several with commas between them"
     yield _entry("FLOTILLA_NATS_URL_FILE", "", f"A file that holds where the broker is: {form}")
+    if one.uses_keys:
+        text = "A file that holds the master key of personal data: 32 bytes of base64url."
+        yield _entry("FLOTILLA_MASTER_KEY_FILE", "", text)
+        text = f"A file that holds where the data keys are, if not beside its store: {form_store}"
+        yield _entry("FLOTILLA_KEYS_URL_FILE", "", text)
     if port := one.deployable.http_port:
         yield _entry("FLOTILLA_HTTP_HOST", "0.0.0.0", "Where it listens for requests.")  # noqa: S104 - as it is
         yield _entry("FLOTILLA_HTTP_PORT", str(port), "The port for requests.")

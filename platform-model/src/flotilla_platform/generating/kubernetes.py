@@ -9,7 +9,7 @@ that is what `DRAIN_S` is for.
 
 from typing import Any
 
-from flotilla_platform.generating.running import NATS_URL, STORE_URL, Runs
+from flotilla_platform.generating.running import Runs
 from flotilla_platform.model import Layout, Requests
 
 USER_ID = 65532
@@ -90,14 +90,9 @@ def service_account(name: str) -> Spec:
     return kind("v1", "ServiceAccount", name) | {"automountServiceAccountToken": False}
 
 
-def urls(one: Runs) -> list[str]:
-    """Return which URLs a deployable is given, as files."""
-    return ([STORE_URL] if one.uses_store else []) + [NATS_URL]
-
-
-def variable(url: str) -> str:
-    """Return the variable that has a URL; also its key in the Secret."""
-    return f"FLOTILLA_{url.upper().replace('-', '_')}"
+def variable(secret: str) -> str:
+    """Return the variable that has a secret; also its key in the Secret."""
+    return f"FLOTILLA_{secret.upper().replace('-', '_')}"
 
 
 def settings(layout: Layout, one: Runs) -> dict[str, str]:
@@ -109,7 +104,7 @@ def settings(layout: Layout, one: Runs) -> dict[str, str]:
     }
     if one.deployable.http_port:
         found["FLOTILLA_HTTP_PORT"] = str(one.deployable.http_port)
-    return found | {f"{variable(url)}_FILE": f"{SECRETS_PATH}/{url}" for url in urls(one)}
+    return found | {f"{variable(name)}_FILE": f"{SECRETS_PATH}/{name}" for name in one.secrets}
 
 
 def objects(one: Runs) -> dict[str, Spec]:
@@ -134,7 +129,7 @@ def objects(one: Runs) -> dict[str, Spec]:
 
 def _deployment(one: Runs, selector: Spec) -> Spec:
     stop_s = one.deployable.stop_timeout_s
-    mounted = [{"key": variable(url), "path": url} for url in urls(one)]
+    mounted = [{"key": variable(name), "path": name} for name in one.secrets]
     pod: Spec = {
         "serviceAccountName": one.name,
         "automountServiceAccountToken": False,

@@ -14,12 +14,20 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from flotilla_platform.generating.artifact import NOTICE, Artifacts, Generator
-from flotilla_platform.generating.running import DATABASE, Runs, logs, running, schema_of
+from flotilla_platform.generating.running import (
+    DATABASE,
+    Runs,
+    logs,
+    running,
+    schema_of,
+)
 from flotilla_platform.generating.writing import comment
-from flotilla_platform.model import OPERATOR, Platform, Service
+from flotilla_platform.model import KEYS_SCHEMA, OPERATOR, Platform, Service
 
 POOL_CONNECTIONS = 10
 """What a process opens at most for one store or view, its leases included."""
+KEYS_CONNECTIONS = 4
+"""What a process opens at most for data keys."""
 OPERATOR_CONNECTIONS = 5
 TIMEOUTS = {
     "lock_timeout": "2s",
@@ -47,6 +55,12 @@ RELAY = (
 )
 """Who gives offsets: it records them, forgets old ones, leads by lease. It writes no events."""
 
+KEY_USER = (
+    ("select", "schema_migration"),
+    ("select, insert, update", "data_key"),
+)
+"""Who seals and opens, beside the owner of the keys. Nobody deletes a tombstone."""
+
 
 @dataclass(frozen=True, slots=True)
 class Grant:
@@ -68,6 +82,9 @@ def grants(platform: Platform) -> tuple[Grant, ...]:
                 if schema != one.role:
                     for allowed, what in privileges:
                         found[Grant(schema, allowed, what, one.role)] = None
+    for one in _keepers_of_keys(platform)[1:]:
+        for allowed, what in KEY_USER:
+            found[Grant(KEYS_SCHEMA, allowed, what, one.role)] = None
     return tuple(found)
 
 
@@ -83,11 +100,18 @@ def _shares(
             yield log, RELAY
 
 
+def _keepers_of_keys(platform: Platform) -> tuple[Runs, ...]:
+    """Return who uses the data keys; the first owns their schema: one that writes, if there is one."""
+    users = [one for one in running(platform) if one.uses_keys]
+    return tuple(sorted(users, key=lambda one: "store" not in one.needs))
+
+
 def connections_max(one: Runs, logs_count: int) -> int:
     """Return how many connections all processes of a deployable may have together."""
     needs = [need for service in one.services for need in service.needs]
     pools = needs.count("store") + needs.count("views") + needs.count("logs") * logs_count
-    return one.replicas_max * pools * POOL_CONNECTIONS
+    keys = needs.count("keys") * KEYS_CONNECTIONS
+    return one.replicas_max * (pools * POOL_CONNECTIONS + keys)
 
 
 def roles(platform: Platform) -> tuple[Runs, ...]:
@@ -100,7 +124,7 @@ def generate(platform: Platform) -> Artifacts:
     known = roles(platform)
     files = {
         "10-roles.sql": _roles(known, len(logs(platform))),
-        "20-schemas.sql": _schemas(known),
+        "20-schemas.sql": [*_schemas(known), *_schema_of_keys(_keepers_of_keys(platform))],
         "30-grants.sql": _grants(grants(platform)),
         "40-passwords.sql": _passwords(known),
     }
@@ -154,6 +178,19 @@ def _schemas(known: Sequence[Runs]) -> list[str]:
                 ]
             lines.append("")
     return lines[:-1]
+
+
+def _schema_of_keys(users: Sequence[Runs]) -> list[str]:
+    """Return what makes the schema of data keys, apart from all that they protect."""
+    if not users:
+        return []
+    role = users[0].role
+    return [
+        "",
+        f"create schema if not exists {_name(KEYS_SCHEMA)} authorization {_name(role)};",
+        f"alter schema {_name(KEYS_SCHEMA)} owner to {_name(role)};",
+        *_take_over(KEYS_SCHEMA, role),
+    ]
 
 
 def _take_over(schema: str, role: str) -> list[str]:

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 from flotilla_platform.model import Deployable, Layout, Platform, Service
 
-STORE_URL, NATS_URL = "store-url", "nats-url"
+STORE_URL, NATS_URL, MASTER_KEY = "store-url", "nats-url", "master-key"
 DATABASE = "flotilla"
-STORE_NEEDS = {"store", "views", "logs"}
+STORE_NEEDS = {"store", "views", "logs", "keys"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,17 @@ class Runs:
     def uses_store(self) -> bool:
         """Return whether it connects to the store."""
         return bool(STORE_NEEDS & self.needs)
+
+    @property
+    def uses_keys(self) -> bool:
+        """Return whether it opens and seals personal text."""
+        return "keys" in self.needs
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """Return what it is given in files: where its servers are, and the master key."""
+        wanted = ((self.uses_store, STORE_URL), (True, NATS_URL), (self.uses_keys, MASTER_KEY))
+        return tuple(name for needed, name in wanted if needed)
 
     @property
     def role(self) -> str:

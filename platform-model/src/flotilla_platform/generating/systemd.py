@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 
 from flotilla_platform.exit_codes import ExitCode
 from flotilla_platform.generating.artifact import NOTICE, Artifacts, Generator
-from flotilla_platform.generating.running import NATS_URL, STORE_URL, Runs, runs
+from flotilla_platform.generating.running import Runs, runs
 from flotilla_platform.generating.writing import comment
 from flotilla_platform.model import Layout, Placed, Platform
 
@@ -130,7 +130,7 @@ def _process(layout: Layout, one: Runs) -> Iterator[tuple[str, str]]:
     yield "Type", "exec"
     yield "ExecStart", f"{PROGRAM} serve {one.name} --topology {layout.name} --log-format json"
     yield "User", f"flotilla-{one.name}"
-    for name in ([STORE_URL] if one.uses_store else []) + [NATS_URL]:
+    for name in one.secrets:
         variable = f"FLOTILLA_{name.upper().replace('-', '_')}_FILE"
         yield "LoadCredential", f"{name}:{SECRETS}/{one.name}/{name}"
         yield "Environment", f"{variable}=%d/{name}"

@@ -23,6 +23,7 @@ from flotilla_platform.model.policy import OPERATOR, Policy
 from flotilla_platform.model.resource import BUS_ENGINES, STORE_ENGINES, Limits, Resource
 from flotilla_platform.model.service import (
     HEALTH_QUERY,
+    KEYS_SCHEMA,
     CommandSpec,
     Need,
     ProjectionSpec,
@@ -35,6 +36,7 @@ from flotilla_platform.model.workflow import Call, Step, Trigger, Workflow
 __all__ = [
     "BUS_ENGINES",
     "HEALTH_QUERY",
+    "KEYS_SCHEMA",
     "KINDS",
     "LADDER",
     "OPERATOR",

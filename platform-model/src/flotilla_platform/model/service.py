@@ -24,13 +24,16 @@ Entrypoint = Annotated[
     ),
 ]
 
-Need = Literal["store", "views", "logs", "bus", "http"]
+Need = Literal["store", "views", "logs", "keys", "bus", "http"]
 """What a service asks its topology for.
 
 `store`: events and their outbox; `views`: tables of read models; `logs`: the stores of all services
-that publish a log, to relay or fold what is in them; `bus`: other services and the broker; `http`: a
-port to listen on.
+that publish a log, to relay or fold what is in them; `keys`: the data keys of personal text, and what
+unwraps them; `bus`: other services and the broker; `http`: a port to listen on.
 """
+
+KEYS_SCHEMA = "keys"
+"""Where data keys are in a database that others use too; no service is called that."""
 
 HEALTH_QUERY = "get-health"
 """What every service is asked, without saying so (`flotilla_contracts.health`)."""
