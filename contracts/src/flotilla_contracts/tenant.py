@@ -111,7 +111,7 @@ class TenantClosed(Event):
 class PlanAssigned(Event):
     """The tenant has other limits."""
 
-    type: ClassVar[str] = "tenant.plan_assigned.v1"
+    type: ClassVar[str] = "tenant.plan-assigned.v1"
 
     plan: Plan
     previous_plan: Plan
@@ -121,7 +121,7 @@ class PlanAssigned(Event):
 class MemberAdded(Event):
     """A user belongs to the tenant."""
 
-    type: ClassVar[str] = "tenant.member_added.v1"
+    type: ClassVar[str] = "tenant.member-added.v1"
 
     user_id: UserId
     role: Role
@@ -133,7 +133,7 @@ class MemberAdded(Event):
 class MemberRoleChanged(Event):
     """A member may do something else."""
 
-    type: ClassVar[str] = "tenant.member_role_changed.v1"
+    type: ClassVar[str] = "tenant.member-role-changed.v1"
 
     user_id: UserId
     role: Role
@@ -144,7 +144,7 @@ class MemberRoleChanged(Event):
 class MemberRemoved(Event):
     """A user does not belong to the tenant any more; `actor_id` is the user who left."""
 
-    type: ClassVar[str] = "tenant.member_removed.v1"
+    type: ClassVar[str] = "tenant.member-removed.v1"
 
     user_id: UserId
     role: Role
@@ -154,7 +154,7 @@ class MemberRemoved(Event):
 class MemberInvited(Event):
     """Whoever shows the token before `expires_at` becomes a member."""
 
-    type: ClassVar[str] = "tenant.member_invited.v1"
+    type: ClassVar[str] = "tenant.member-invited.v1"
 
     invitation_id: InvitationId
     role: Role
@@ -165,9 +165,9 @@ class MemberInvited(Event):
 
 
 class InvitationAccepted(Event):
-    """The token was shown; `tenant.member_added.v1` follows."""
+    """The token was shown; `tenant.member-added.v1` follows."""
 
-    type: ClassVar[str] = "tenant.invitation_accepted.v1"
+    type: ClassVar[str] = "tenant.invitation-accepted.v1"
 
     invitation_id: InvitationId
     user_id: UserId
@@ -176,7 +176,7 @@ class InvitationAccepted(Event):
 class InvitationRevoked(Event):
     """The token is worth nothing any more."""
 
-    type: ClassVar[str] = "tenant.invitation_revoked.v1"
+    type: ClassVar[str] = "tenant.invitation-revoked.v1"
 
     invitation_id: InvitationId
     actor_id: UserId
@@ -185,7 +185,7 @@ class InvitationRevoked(Event):
 class QuotaConsumed(Event):
     """Some of a quota is taken; `used` of `limit` are, with it."""
 
-    type: ClassVar[str] = "tenant.quota_consumed.v1"
+    type: ClassVar[str] = "tenant.quota-consumed.v1"
 
     quota: Quota
     amount: Amount
@@ -197,7 +197,7 @@ class QuotaConsumed(Event):
 class QuotaReleased(Event):
     """Some of a quota is free again; `used` are taken still."""
 
-    type: ClassVar[str] = "tenant.quota_released.v1"
+    type: ClassVar[str] = "tenant.quota-released.v1"
 
     quota: Quota
     amount: Amount
@@ -208,7 +208,7 @@ class QuotaReleased(Event):
 class QuotasReset(Event):
     """What is counted by the day begins at 0."""
 
-    type: ClassVar[str] = "tenant.quotas_reset.v1"
+    type: ClassVar[str] = "tenant.quotas-reset.v1"
 
     period: Period
     actor_id: UserId
@@ -217,7 +217,7 @@ class QuotasReset(Event):
 class MemberErased(Event):
     """The personal data of a user cannot be read any more, here or in any copy. Not taken back."""
 
-    type: ClassVar[str] = "tenant.member_erased.v1"
+    type: ClassVar[str] = "tenant.member-erased.v1"
 
     user_id: UserId
     actor_id: UserId
