@@ -597,8 +597,10 @@ TenantCommand = (
     | EraseTenant
 )
 
-EVENTS: tuple[type[Event], ...] = (*TenantEvent.__args__, ErasureRecorded)
-COMMANDS: tuple[type[TenantCommandMessage], ...] = TenantCommand.__args__
+TENANT_EVENTS: tuple[type[TenantEvent], ...] = TenantEvent.__args__
+"""Those of a tenant's own stream."""
+EVENTS: tuple[type[Event], ...] = (*TENANT_EVENTS, ErasureRecorded)
+COMMANDS: tuple[type[TenantCommand], ...] = TenantCommand.__args__
 QUERIES: tuple[type[Query], ...] = (
     GetTenant,
     GetMembership,

@@ -10,9 +10,9 @@ from flotilla_contracts.tenant import (
     AddMember,
     ChangeRole,
     ConsumeQuota,
+    ErasedReply,
     EraseMember,
     EraseTenant,
-    ErasedReply,
     InvitationReply,
     InviteMember,
     MemberRemovedReply,
@@ -54,7 +54,7 @@ def reply_to(asked: Asked, sealed_token: str | None, tenant: Tenant, version: Ve
     return _reply(asked, sealed_token, tenant, version).model_dump_json().encode()
 
 
-def _reply(asked: Asked, sealed_token: str | None, tenant: Tenant, version: Version) -> Reply:
+def _reply(asked: Asked, sealed_token: str | None, tenant: Tenant, version: Version) -> Reply:  # noqa: PLR0911 - a case a command
     match asked.command:
         case AddMember(user_id=user) | ChangeRole(user_id=user):
             return member_reply(user, tenant, version)

@@ -6,13 +6,24 @@ so the token of an invitation is in there too, sealed under a key of the invitat
 """
 
 import base64
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
 from hashlib import sha256
 
-from flotilla import Answer, Clock, Decision, Done, Handler, IdSource, Request, StreamId
+from flotilla import (
+    Answer,
+    Clock,
+    Decision,
+    Done,
+    Handler,
+    IdSource,
+    Rejected,
+    Request,
+    StreamId,
+    Version,
+)
 from flotilla.commands import claim_for, event_metadata, parse
 from flotilla.privacy import Vault
 from flotilla_contracts.tenant import (
@@ -32,10 +43,13 @@ from svc_tenant.domain.rules import Asked, Drawn, decide
 from svc_tenant.domain.tenant import Tenant
 from svc_tenant.streams import AGGREGATE, subject_of, tenant_stream
 
+_PLACEHOLDER = f"sealed:1:{'0' * 32}:{'0' * 38}"
 SECRET_BYTES = 32
 """So many random bytes has the token of an invitation: nobody guesses one."""
 
-Erase = Callable[[EraseMember | EraseTenant, StreamId, Decision[Tenant, TenantEvent]], Awaitable[Answer]]
+Erase = Callable[
+    [EraseMember | EraseTenant, StreamId, Decision[Tenant, TenantEvent]], Awaitable[Answer]
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +58,7 @@ class Tenants:
 
     settle: Callable[[StreamId, Decision[Tenant, TenantEvent]], Awaitable[Done]]
     erase: Erase
+    look: Callable[[StreamId], Awaitable[tuple[Tenant, Version]]]
     vault: Vault
     clock: Clock
     ids: IdSource
@@ -63,9 +78,12 @@ class Tenants:
         """Decide `command`, make what follows durable, and answer."""
         tenant = request.context.tenant
         stream = tenant_stream(tenant)
-        asked, token = await self._asked(command, tenant)
+        asked, token = Asked(command, tenant, self.clock.now()), None
+        refusal = await self._refusal(asked, stream)
+        if refusal is None:
+            asked, token = await self._sealed(asked)
         decision = Decision(
-            decide=partial(decide, asked),
+            decide=partial(decide, asked) if refusal is None else partial(_refuse, refusal),
             reply=partial(reply_to, asked, token),
             metadata=event_metadata(request.context),
             # Of what was asked: sealed text is another one each time.
@@ -80,10 +98,25 @@ class Tenants:
             await Opener(self.vault).tell(tenant, reply), done.version, replayed=done.replayed
         )
 
-    async def _asked(self, command: TenantCommand, tenant: str) -> tuple[Asked, str | None]:
+    async def _refusal(self, asked: Asked, stream: StreamId) -> Rejected | None:
+        """Return why a command with personal text is refused, before anything is sealed.
+
+        To seal makes a key, which is kept for ever: whoever is refused must not make any. A retry of
+        what was done is answered from what was stored, refused by now or not.
+        """
+        rough = _rough(asked)
+        if rough is None:
+            return None
+        try:
+            decide(rough, (await self.look(stream))[0])
+        except Rejected as refusal:
+            return refusal
+        return None
+
+    async def _sealed(self, asked: Asked) -> tuple[Asked, str | None]:
         """Return the command with its personal text sealed, and the sealed token if it makes one."""
-        asked = Asked(command, tenant, self.clock.now())
-        seal = partial(self.vault.seal, tenant)
+        command = asked.command
+        seal = partial(self.vault.seal, asked.tenant_id)
         match command:
             case CreateTenant(owner_id=user, owner_email=str(text)):
                 sealed = {"owner_email": await seal(user, text)}
@@ -94,10 +127,7 @@ class Tenants:
                 return await self._drawn(asked, command, text)
             case _:
                 return asked, None
-        asked = replace(asked, command=command.model_copy(update=sealed))
-        if isinstance(command, AcceptInvitation):
-            asked = replace(asked, shown_sha256=_hash(command.token), shown_id=_named(command.token))
-        return asked, None
+        return _shown(replace(asked, command=command.model_copy(update=sealed))), None
 
     async def _drawn(
         self, asked: Asked, command: InviteMember, email: str
@@ -110,6 +140,32 @@ class Tenants:
         drawn = Drawn(name, _hash(token), expires_at)
         invited = command.model_copy(update={"email": await seal(email)})
         return replace(asked, command=invited, drawn=drawn), await seal(token)
+
+
+def _rough(asked: Asked) -> Asked | None:
+    """Return a command as it is decided without its personal text; None for one that has none."""
+    match asked.command:
+        case CreateTenant():
+            without: dict[str, object] = {"owner_email": None}
+        case AddMember() | AcceptInvitation():
+            without = {"email": None, "display_name": None}
+        case InviteMember():
+            without = {"email": _PLACEHOLDER}
+            asked = replace(asked, drawn=Drawn("placeholder", _hash(""), asked.at))
+        case _:
+            return None
+    return _shown(replace(asked, command=asked.command.model_copy(update=without)))
+
+
+def _shown(asked: Asked) -> Asked:
+    if not isinstance(asked.command, AcceptInvitation):
+        return asked
+    token = asked.command.token
+    return replace(asked, shown_sha256=_hash(token), shown_id=_named(token))
+
+
+def _refuse(refusal: Rejected, _: Tenant) -> Sequence[TenantEvent]:
+    raise refusal
 
 
 def _hash(token: str) -> str:

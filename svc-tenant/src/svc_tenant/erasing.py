@@ -27,9 +27,9 @@ from flotilla.store import (
     tenant_of,
 )
 from flotilla_contracts.tenant import (
+    ErasedReply,
     EraseMember,
     EraseTenant,
-    ErasedReply,
     ErasureRecorded,
     TenantEvent,
 )

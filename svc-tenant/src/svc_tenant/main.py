@@ -35,6 +35,7 @@ from flotilla_contracts.health import health_subject
 from flotilla_contracts.tenant import (
     COMMANDS,
     SERVICE,
+    TENANT_EVENTS,
     ErasureRecorded,
     GetMembership,
     GetQuotas,
@@ -55,7 +56,6 @@ from svc_tenant.streams import ERASURES
 
 NAME = "svc-tenant"
 CLEAN_UP_EVERY_S = 60.0
-_EVENTS: tuple[type[TenantEvent], ...] = TenantEvent.__args__
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ async def compose(bindings: Bindings) -> AsyncIterator[Running]:
         every = settings.snapshot_every_events
         tenants: Aggregate[Asked, Tenant, TenantEvent] = Aggregate(
             rules.DECIDER,
-            ContractCodec(_EVENTS),
+            ContractCodec(TENANT_EVENTS),
             store,
             committer.commit,
             clock,
@@ -126,6 +126,7 @@ async def compose(bindings: Bindings) -> AsyncIterator[Running]:
         told = Tenants(
             settle,
             Erasing(tenants, erasures, vault).erase,
+            look,
             vault,
             clock,
             bindings.ids,

@@ -27,7 +27,6 @@ from flotilla_contracts.tenant import (
     InvitationAccepted,
     InvitationRevoked,
     InviteMember,
-    Life,
     MemberAdded,
     MemberErased,
     MemberInvited,
@@ -87,29 +86,29 @@ class Asked:
 
 
 Who = Role | Literal["system"]
-_ALLOWED: Mapping[type[TenantCommand], tuple[frozenset[Who], frozenset[Life]]] = {
-    kind: (frozenset(who.split()), frozenset(lives.split()))  # type: ignore[misc] - words of both
-    for kind, who, lives in [
-        (ActivateTenant, "system", "onboarding active"),
-        (AbandonTenant, "system", "onboarding"),
-        (RenameTenant, "owner admin", "active"),
-        (SuspendTenant, "owner system", "active suspended"),
-        (ResumeTenant, "owner system", "active suspended"),
-        (CloseTenant, "owner system", "active suspended closed"),
-        (AssignPlan, "owner system", "onboarding active"),
-        (AddMember, "system", "onboarding active"),
-        (ChangeRole, "owner admin", "active"),
-        (RemoveMember, "owner admin member system", "onboarding active"),
-        (InviteMember, "owner admin system", "active"),
-        (RevokeInvitation, "owner admin system", "active"),
-        (ConsumeQuota, "system", "onboarding active"),
-        (ReleaseQuota, "system", "onboarding active suspended closed"),
-        (ResetQuotas, "system", "onboarding active suspended closed erased"),
-        (EraseMember, "owner system", "active suspended closed"),
-        (EraseTenant, "owner system", "closed erased"),
-    ]
-}
+_WHO_AND_WHEN: tuple[tuple[type[TenantCommand], str, str], ...] = (
+    (ActivateTenant, "system", "onboarding active"),
+    (AbandonTenant, "system", "onboarding"),
+    (RenameTenant, "owner admin", "active"),
+    (SuspendTenant, "owner system", "active suspended"),
+    (ResumeTenant, "owner system", "active suspended"),
+    (CloseTenant, "owner system", "active suspended closed"),
+    (AssignPlan, "owner system", "onboarding active"),
+    (AddMember, "system", "onboarding active"),
+    (ChangeRole, "owner admin", "active"),
+    (RemoveMember, "owner admin member system", "onboarding active"),
+    (InviteMember, "owner admin system", "active"),
+    (RevokeInvitation, "owner admin system", "active"),
+    (ConsumeQuota, "system", "onboarding active"),
+    (ReleaseQuota, "system", "onboarding active suspended closed"),
+    (ResetQuotas, "system", "onboarding active suspended closed erased"),
+    (EraseMember, "owner system", "active suspended closed"),
+    (EraseTenant, "owner system", "closed erased"),
+)
 """Who may ask for it, and while the tenant is what. Creating and accepting have rules of their own."""
+_ALLOWED: Mapping[type[TenantCommand], tuple[frozenset[str], frozenset[str]]] = {
+    kind: (frozenset(who.split()), frozenset(lives.split())) for kind, who, lives in _WHO_AND_WHEN
+}
 
 
 def rejected(code: ErrorCode, detail: str) -> Rejected:
@@ -134,7 +133,9 @@ def decide(asked: Asked, tenant: Tenant) -> Sequence[TenantEvent]:
             pass
     if tenant.status in ("none", "abandoned"):
         if isinstance(command, AbandonTenant) and command.actor_id == SYSTEM:
-            return []  # taken back already, or never begun: either way it is not there
+            # Also what never began is taken back: a create that arrives late finds its id used.
+            abandoned = TenantAbandoned(actor_id=SYSTEM)
+            return [abandoned] if tenant.status == "none" else []
         raise not_found()
     who = _who(command.actor_id, tenant)
     allowed, lives = _ALLOWED[type(command)]
@@ -171,6 +172,7 @@ def _create(tenant_id: str, command: CreateTenant, tenant: Tenant) -> Sequence[T
     actor = command.actor_id
     if actor not in (SYSTEM, command.owner_id):
         raise rejected(ErrorCode.ROLE_NOT_ALLOWED, "who begins a tenant owns it")
+    _is_somebody(command.owner_id)
     created = TenantCreated(
         tenant_id=tenant_id, name=command.name, plan=command.plan, actor_id=actor
     )
@@ -180,7 +182,7 @@ def _create(tenant_id: str, command: CreateTenant, tenant: Tenant) -> Sequence[T
     return [created, owner]
 
 
-def _life(
+def _life(  # noqa: PLR0911 - a case a command
     command: ActivateTenant
     | AbandonTenant
     | RenameTenant
@@ -235,16 +237,8 @@ def _people(
                 user_id=user, role=role, previous_role=was, actor_id=command.actor_id
             )
             return [changed]
-        case RemoveMember(user_id=user):
-            if who == "system" and user not in tenant.members:
-                return []
-            was = _member_role(user, tenant)
-            if user != command.actor_id:
-                if who == "member":
-                    raise rejected(ErrorCode.ROLE_NOT_ALLOWED, "members can only leave themselves")
-                _may_touch(who, {was})
-            _keeps_an_owner(was, tenant)
-            return [MemberRemoved(user_id=user, role=was, actor_id=command.actor_id)]
+        case RemoveMember():
+            return _remove(command, who, tenant)
         case InviteMember():
             _may_touch(who, {command.role})
             return _invite(asked, command, tenant)
@@ -255,9 +249,23 @@ def _people(
     assert_never(command)
 
 
+def _remove(command: RemoveMember, who: Who, tenant: Tenant) -> Sequence[TenantEvent]:
+    user, actor = command.user_id, command.actor_id
+    if who == "system" and user not in tenant.members:
+        return []
+    was = _member_role(user, tenant)
+    if user != actor:
+        if who == "member":
+            raise rejected(ErrorCode.ROLE_NOT_ALLOWED, "members can only leave themselves")
+        _may_touch(who, {was})
+    _keeps_an_owner(was, tenant)
+    return [MemberRemoved(user_id=user, role=was, actor_id=actor)]
+
+
 def _added(
     user: str, role: Role, command: AddMember | AcceptInvitation, tenant: Tenant
 ) -> MemberAdded:
+    _is_somebody(user)
     if user in tenant.members:
         raise rejected(ErrorCode.MEMBER_EXISTS, f"{user} is a member already")
     _within("members", 1, tenant)
@@ -347,6 +355,13 @@ def _member_role(user: str, tenant: Tenant) -> Role:
     if member is None:
         raise rejected(ErrorCode.MEMBER_NOT_FOUND, f"there is no member {user}")
     return member.role
+
+
+def _is_somebody(user: str) -> None:
+    if user == SYSTEM:
+        raise rejected(
+            ErrorCode.USER_INVALID, f"`{SYSTEM}` is the name of workflows, not of a user"
+        )
 
 
 def _may_touch(who: Who, roles: set[Role]) -> None:
