@@ -330,9 +330,11 @@ def _quotas(
             return [consumed]
         case ReleaseQuota(quota=quota):
             amount = min(command.amount, tenant.used(quota))
+            if not amount:
+                return []
             left = tenant.used(quota) - amount
             released = QuotaReleased(quota=quota, amount=amount, used=left, actor_id=actor)
-            return [released] if amount else []
+            return [released]
         case ResetQuotas(period=period):
             begun = tenant.period is not None and period <= tenant.period
             over = tenant.status in ("closed", "erased")
