@@ -37,6 +37,7 @@ from svc_tenant.main import compose
 from svc_tenant.streams import ERASURES
 
 EMAIL = "canary-address@example.org"
+MASTER = new_master_key(bytes(range(32)))
 NAME = "Canary Display Name"
 ACME = StreamId("acme/tenant/acme")
 
@@ -52,12 +53,12 @@ class World:
     async def tell(
         self, verb: str, actor: str = "olga", *, key: str | None = None, **body: Any
     ) -> Answer:
-        context = {"idempotency_key": key or str(uuid7()), "correlation_id": "conversation"}
+        context = {"idempotency_key": key or str(uuid7())}
         return await self.send(f"cmd.tenant.{verb}", {"actor_id": actor} | body, **context)
 
     async def send(self, subject: str, body: dict[str, Any], **context: Any) -> Answer:
         """`tenant` and `expected_version` of the body's place are those of the context."""
-        where = {"tenant": "acme"} | context
+        where = {"tenant": "acme", "correlation_id": "conversation"} | context
         for name in ("tenant", "expected_version"):
             if name in body:
                 where[name] = body.pop(name)
@@ -81,7 +82,7 @@ def said(answer: Answer) -> dict[str, Any]:
     return told
 
 
-def bindings(folder: Path, nats_url: str, bus: LocalBus, master: str) -> Bindings:
+def bindings(folder: Path, nats_url: str, bus: LocalBus) -> Bindings:
     return Bindings(
         stores={"tenant": f"libsql://{folder}/tenant.db"},
         nats_url=nats_url,
@@ -91,14 +92,14 @@ def bindings(folder: Path, nats_url: str, bus: LocalBus, master: str) -> Binding
         chance=random.Random(1),
         services=("tenant",),
         logs=("tenant",),
-        keys=KeysBinding(f"libsql://{folder}/keys.db", MasterKeys.parse(master)),
+        keys=KeysBinding(f"libsql://{folder}/keys.db", MasterKeys.parse(MASTER)),
     )
 
 
 @asynccontextmanager
-async def deployed(folder: Path, nats_url: str, master: str) -> AsyncIterator[World]:
+async def deployed(folder: Path, nats_url: str) -> AsyncIterator[World]:
     """Compose the service as a fleet does."""
-    bound = bindings(folder, nats_url, bus := LocalBus(), master)
+    bound = bindings(folder, nats_url, bus := LocalBus())
     assert bound.keys is not None
     async with (
         compose(bound),
@@ -115,9 +116,7 @@ def snapshots_all_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 async def world(tmp_path: Path, nats_server: NatsServer) -> AsyncIterator[World]:
-    async with deployed(
-        tmp_path, nats_server.url, new_master_key(random.Random(1).randbytes)
-    ) as world:
+    async with deployed(tmp_path, nats_server.url) as world:
         yield world
 
 
@@ -378,15 +377,14 @@ async def test_a_body_that_is_no_command_is_refused(
 async def test_what_was_decided_is_there_after_a_restart(
     tmp_path: Path, nats_server: NatsServer
 ) -> None:
-    master = new_master_key(random.Random(1).randbytes)
-    async with deployed(tmp_path, nats_server.url, master) as before:
+    async with deployed(tmp_path, nats_server.url) as before:
         await before.begin()
         await before.tell("add-member", SYSTEM, user_id="u", role="member", email=EMAIL)
         token = said(await before.tell("invite-member", email=EMAIL))["token"]
         waiting = await before.ask("list-invitations")
         members = await before.ask("list-members")
 
-    async with deployed(tmp_path, nats_server.url, master) as after:
+    async with deployed(tmp_path, nats_server.url) as after:
         assert waiting == await after.ask("list-invitations")
         assert members == await after.ask("list-members")
         assert "new" == said(await after.tell("accept-invitation", "new", token=token))["user_id"]
@@ -395,13 +393,12 @@ async def test_what_was_decided_is_there_after_a_restart(
 async def test_keys_that_come_back_from_a_backup_are_destroyed_again(
     tmp_path: Path, nats_server: NatsServer
 ) -> None:
-    master = new_master_key(random.Random(1).randbytes)
-    async with deployed(tmp_path, nats_server.url, master) as before:
+    async with deployed(tmp_path, nats_server.url) as before:
         await before.begin()
         await before.tell("add-member", SYSTEM, user_id="u", role="member", email=EMAIL)
         await before.tell("remove-member", user_id="u")
     backup = {file: file.read_bytes() for file in tmp_path.glob("keys.db*")}
-    async with deployed(tmp_path, nats_server.url, master) as erasing:
+    async with deployed(tmp_path, nats_server.url) as erasing:
         await erasing.tell("erase-member", user_id="u")
         assert 0 == await erasing.alive()
     for file in tmp_path.glob("keys.db*"):
@@ -409,14 +406,12 @@ async def test_keys_that_come_back_from_a_backup_are_destroyed_again(
     for file, content in backup.items():
         file.write_bytes(content)
 
-    async with deployed(tmp_path, nats_server.url, master) as after:
+    async with deployed(tmp_path, nats_server.url) as after:
         assert 0 == await after.alive()
 
 
 async def test_without_keys_it_does_not_start(tmp_path: Path, nats_server: NatsServer) -> None:
-    bound = bindings(
-        tmp_path, nats_server.url, LocalBus(), new_master_key(random.Random(1).randbytes)
-    )
+    bound = bindings(tmp_path, nats_server.url, LocalBus())
     with pytest.raises(LookupError, match="needs: "):
         async with compose(replace(bound, keys=None)):
             pass

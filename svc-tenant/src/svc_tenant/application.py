@@ -81,7 +81,10 @@ class Tenants:
         asked, token = Asked(command, tenant, self.clock.now()), None
         refusal = await self._refusal(asked, stream)
         if refusal is None:
-            asked, token = await self._sealed(asked)
+            try:
+                asked, token = await self._sealed(asked)
+            except Rejected as erased:  # but a retry of what was done before is answered
+                refusal = erased
         decision = Decision(
             decide=partial(decide, asked) if refusal is None else partial(_refuse, refusal),
             reply=partial(reply_to, asked, token),
