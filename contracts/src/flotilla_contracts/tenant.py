@@ -17,6 +17,9 @@ PAGE_SIZE_MAX = 200
 SYSTEM = "system"
 """The actor of workflows and schedules. Nobody outside may call themselves that."""
 
+SEPARATOR = ":"
+"""Between the parts of a token; in none of them."""
+
 Role = Literal["owner", "admin", "member"]
 Life = Literal["onboarding", "active", "suspended", "closed", "abandoned", "erased"]
 Plan = Literal["free", "team", "business"]
@@ -510,7 +513,7 @@ class ResetQuotas(TenantCommandMessage):
 
 
 class EraseMember(TenantCommandMessage):
-    """Make the personal data of who is no member unreadable for good. For owners, or oneself."""
+    """Make the personal data of who is no member unreadable for good. For owners."""
 
     subject: ClassVar[str] = "cmd.tenant.erase-member"
     reply: ClassVar[type[Reply]] = ErasedReply
@@ -603,3 +606,14 @@ QUERIES: tuple[type[Query], ...] = (
     ListInvitations,
     GetQuotas,
 )
+
+
+def token_of(tenant_id: str, invitation_id: str, secret: str) -> str:
+    """Return the token of an invitation: it says where it is good, and proves it by its secret."""
+    return SEPARATOR.join((tenant_id, invitation_id, secret))
+
+
+def tenant_of_token(token: str) -> str | None:
+    """Return for which tenant a token is meant; None for what is no token."""
+    tenant_id, *rest = token.split(SEPARATOR)
+    return tenant_id if tenant_id and len(rest) == 2 and all(rest) else None  # noqa: PLR2004 - id, secret
