@@ -118,6 +118,7 @@ def has_its_stream_made_again(source: Fleet, target: Fleet) -> None:
     assert not (target.data / "nats").exists()
 
 
+KEEPING = {"counter", "projector", "scheduler", "tenant", "workflow"}
 WAYS = [
     ("single", "single-postgres", has_its_stream_made_again),
     ("single", "vps", keeps_its_broker),
@@ -168,7 +169,7 @@ async def write_history(data: Path, batches: int = 40) -> int:
                 [Unit((Append(s, EMPTY, new),)) for s, new in zip(streams, news, strict=True)]
             )
             events += sum(map(len, news))
-    for service in ("scheduler", "workflow"):
+    for service in KEEPING - {"counter", "projector"}:
         async with open_store(f"libsql://{data}/{service}.db", service=service):
             pass
     async with open_views(f"libsql://{data}/projector.db", service="projector") as views:
@@ -207,7 +208,13 @@ async def test_a_move_that_was_killed_goes_on_with_what_is_not_there(tmp_path: P
     code, lines, err = await flotilla(*arguments)
     assert (code, err) == (0, "")
     again = {t["service"]: t["already_there"] for t in json.loads(lines[-1])["tables"]}
-    assert again == {"counter": True, "projector": False, "scheduler": True, "workflow": True}
+    assert again == {
+        "counter": True,
+        "projector": False,
+        "scheduler": True,
+        "tenant": True,
+        "workflow": True,
+    }
 
 
 async def test_a_database_is_named_by_its_url_and_there_is_a_way_back(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ HOUSE = {
     "svc-outbox-relay": {"settings.py", "main.py"},
     "svc-projector": {"settings.py", "main.py"},
     "svc-scheduler": {"domain", "application.py", "settings.py", "main.py"},
+    "svc-tenant": {"domain", "application.py", "settings.py", "main.py"},
     "svc-web-bff": {"settings.py", "main.py"},
     "svc-workflow": {"application.py", "settings.py", "main.py"},
 }

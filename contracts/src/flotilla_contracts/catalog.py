@@ -1,9 +1,9 @@
 """Every message of the fleet. A new bounded context is added here, and nowhere else."""
 
-from flotilla_contracts import counter, scheduler, workflow
+from flotilla_contracts import counter, scheduler, tenant, workflow
 from flotilla_contracts.message import Ask, Command, Event, Query
 
-_CONTEXTS = (counter, scheduler, workflow)
+_CONTEXTS = (counter, scheduler, tenant, workflow)
 
 EVENTS: dict[str, tuple[type[Event], ...]] = {one.SERVICE: one.EVENTS for one in _CONTEXTS}
 """By the service that publishes them."""

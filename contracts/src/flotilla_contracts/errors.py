@@ -26,11 +26,28 @@ class ErrorCode(StrEnum):
     IF_MATCH_INVALID = "if-match-invalid"
     CONSISTENCY_TOKEN_INVALID = "consistency-token-invalid"  # noqa: S105 - a code, not a secret
     CURSOR_INVALID = "cursor-invalid"
+    USER_MISSING = "user-missing"
+    USER_INVALID = "user-invalid"
 
     # The domain said no.
     COUNTER_NOT_FOUND = "counter-not-found"
     COUNTER_UPPER_BOUND_PASSED = "counter-upper-bound-passed"
     COUNTER_LOWER_BOUND_PASSED = "counter-lower-bound-passed"
+
+    TENANT_NOT_FOUND = "tenant-not-found"
+    TENANT_EXISTS = "tenant-exists"
+    TENANT_NOT_ACTIVE = "tenant-not-active"
+    TENANT_NOT_CLOSED = "tenant-not-closed"
+    ROLE_NOT_ALLOWED = "role-not-allowed"
+    MEMBER_NOT_FOUND = "member-not-found"
+    MEMBER_EXISTS = "member-exists"
+    MEMBER_STAYS = "member-stays"
+    LAST_OWNER = "last-owner"
+    INVITATION_NOT_FOUND = "invitation-not-found"
+    INVITATIONS_TOO_MANY = "invitations-too-many"
+    QUOTA_EXCEEDED = "quota-exceeded"
+    SUBJECT_ERASED = "subject-erased"
+    PERSONAL_TEXT_TOO_LONG = "personal-text-too-long"
 
     # The kernel said no.
     VERSION_MISMATCH = "version-mismatch"
@@ -69,6 +86,22 @@ PROBLEMS: dict[ErrorCode, ProblemSpec] = {
     ErrorCode.IF_MATCH_INVALID: ProblemSpec(400, "If-Match is not an ETag of ours"),
     ErrorCode.CONSISTENCY_TOKEN_INVALID: ProblemSpec(400, "This is no consistency token of yours"),
     ErrorCode.CURSOR_INVALID: ProblemSpec(400, "This is no cursor of ours"),
+    ErrorCode.USER_MISSING: ProblemSpec(401, "No user was named"),
+    ErrorCode.USER_INVALID: ProblemSpec(400, "This cannot be a user"),
+    ErrorCode.TENANT_NOT_FOUND: ProblemSpec(404, "There is no such tenant"),
+    ErrorCode.TENANT_EXISTS: ProblemSpec(409, "The tenant exists already"),
+    ErrorCode.TENANT_NOT_ACTIVE: ProblemSpec(409, "The tenant does not live now"),
+    ErrorCode.TENANT_NOT_CLOSED: ProblemSpec(409, "Only a closed tenant is erased"),
+    ErrorCode.ROLE_NOT_ALLOWED: ProblemSpec(403, "Your role does not allow it"),
+    ErrorCode.MEMBER_NOT_FOUND: ProblemSpec(404, "There is no such member"),
+    ErrorCode.MEMBER_EXISTS: ProblemSpec(409, "The user is a member already"),
+    ErrorCode.MEMBER_STAYS: ProblemSpec(409, "Who is a member is not erased"),
+    ErrorCode.LAST_OWNER: ProblemSpec(409, "A tenant keeps an owner"),
+    ErrorCode.INVITATION_NOT_FOUND: ProblemSpec(404, "There is no such invitation"),
+    ErrorCode.INVITATIONS_TOO_MANY: ProblemSpec(409, "Too many invitations wait for an answer"),
+    ErrorCode.QUOTA_EXCEEDED: ProblemSpec(409, "More than the plan allows"),
+    ErrorCode.SUBJECT_ERASED: ProblemSpec(410, "What is asked about was erased"),
+    ErrorCode.PERSONAL_TEXT_TOO_LONG: ProblemSpec(413, "The text is too long"),
     ErrorCode.COUNTER_NOT_FOUND: ProblemSpec(404, "There is no such counter"),
     ErrorCode.COUNTER_UPPER_BOUND_PASSED: ProblemSpec(409, "The counter would pass its bound"),
     ErrorCode.COUNTER_LOWER_BOUND_PASSED: ProblemSpec(409, "The counter would pass its bound"),

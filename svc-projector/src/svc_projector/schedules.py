@@ -31,22 +31,22 @@ insert into schedule (
 ) values ($1, $2, $3, 0, $4, $5, '', 0, 0)
 """
 _CHANGE = """
-update schedule set version = $3, timing = $4, next_at = $5 where tenant = $1 and schedule_id = $2
+update schedule set version = $1, timing = $2, next_at = $3 where tenant = $4 and schedule_id = $5
 """
-_PAUSE = "update schedule set version = $3, paused = 1 where tenant = $1 and schedule_id = $2"
+_PAUSE = "update schedule set version = $1, paused = 1 where tenant = $2 and schedule_id = $3"
 _RESUME = """
-update schedule set version = $3, paused = 0, next_at = $4 where tenant = $1 and schedule_id = $2
+update schedule set version = $1, paused = 0, next_at = $2 where tenant = $3 and schedule_id = $4
 """
 _FIRE = """
-update schedule set version = $3, fired = fired + 1, last_at = $4, next_at = $5
-where tenant = $1 and schedule_id = $2
+update schedule set version = $1, fired = fired + 1, last_at = $2, next_at = $3
+where tenant = $4 and schedule_id = $5
 """
 _FIRE_BY_HAND = """
-update schedule set version = $3, fired = fired + 1 where tenant = $1 and schedule_id = $2
+update schedule set version = $1, fired = fired + 1 where tenant = $2 and schedule_id = $3
 """
 _MISS = """
-update schedule set version = $3, missed = missed + $4, next_at = $5
-where tenant = $1 and schedule_id = $2
+update schedule set version = $1, missed = missed + $2, next_at = $3
+where tenant = $4 and schedule_id = $5
 """
 _FORGET = "delete from schedule where tenant = $1 and schedule_id = $2"
 _LIST = """
@@ -95,22 +95,22 @@ def _changes(event: LogEvent) -> list[tuple[str, Row]]:  # noqa: PLR0911 - a cas
             return [(_FORGET, key), (_BEGIN, (*key, at, timing_of(made), _text(made.next)))]
         case ScheduleChanged.type:
             changed = ScheduleChanged.model_validate_json(payload)
-            return [(_CHANGE, (*key, at, timing_of(changed), _text(changed.next)))]
+            return [(_CHANGE, (at, timing_of(changed), _text(changed.next), *key))]
         case SchedulePaused.type:
-            return [(_PAUSE, (*key, at))]
+            return [(_PAUSE, (at, *key))]
         case ScheduleResumed.type:
             resumed = ScheduleResumed.model_validate_json(payload)
-            return [(_RESUME, (*key, at, _text(resumed.next)))]
+            return [(_RESUME, (at, _text(resumed.next), *key))]
         case ScheduleDeleted.type:
             return [(_FORGET, key)]
         case ScheduleFired.type:
             fired = ScheduleFired.model_validate_json(payload)
             if fired.manual:
-                return [(_FIRE_BY_HAND, (*key, at))]
-            return [(_FIRE, (*key, at, _text(fired.occurrence), _text(fired.next)))]
+                return [(_FIRE_BY_HAND, (at, *key))]
+            return [(_FIRE, (at, _text(fired.occurrence), _text(fired.next), *key))]
         case ScheduleMissed.type:
             missed = ScheduleMissed.model_validate_json(payload)
-            return [(_MISS, (*key, at, missed.count, _text(missed.next)))]
+            return [(_MISS, (at, missed.count, _text(missed.next), *key))]
     return []
 
 

@@ -2,12 +2,14 @@
 
 grant usage on schema "counter" to "outbox_relay";
 grant usage on schema "scheduler" to "outbox_relay";
+grant usage on schema "tenant" to "outbox_relay";
 grant usage on schema "workflow" to "outbox_relay";
 grant usage on schema "counter" to "projector";
 grant usage on schema "scheduler" to "projector";
 grant usage on schema "workflow" to "projector";
 grant usage on schema "counter" to "workflow";
 grant usage on schema "scheduler" to "workflow";
+grant usage on schema "tenant" to "workflow";
 
 -- Runs as whoever has just created something, and grants what is its own to grant.
 create schema if not exists access;
@@ -33,6 +35,14 @@ declare
         ('scheduler', 'update ("offset"), delete', 'event_outbox', 'outbox_relay'),
         ('scheduler', 'select, insert, update', 'lease', 'outbox_relay'),
         ('scheduler', 'execute', 'torn()', 'outbox_relay'),
+        ('tenant', 'select', 'schema_migration', 'outbox_relay'),
+        ('tenant', 'select', 'event', 'outbox_relay'),
+        ('tenant', 'select', 'event_outbox', 'outbox_relay'),
+        ('tenant', 'select', 'outbox_entry', 'outbox_relay'),
+        ('tenant', 'select', 'log_reader', 'outbox_relay'),
+        ('tenant', 'update ("offset"), delete', 'event_outbox', 'outbox_relay'),
+        ('tenant', 'select, insert, update', 'lease', 'outbox_relay'),
+        ('tenant', 'execute', 'torn()', 'outbox_relay'),
         ('workflow', 'select', 'schema_migration', 'outbox_relay'),
         ('workflow', 'select', 'event', 'outbox_relay'),
         ('workflow', 'select', 'event_outbox', 'outbox_relay'),
@@ -70,7 +80,13 @@ declare
         ('scheduler', 'select', 'event_outbox', 'workflow'),
         ('scheduler', 'select', 'outbox_entry', 'workflow'),
         ('scheduler', 'select', 'log_reader', 'workflow'),
-        ('scheduler', 'insert, update', 'log_reader', 'workflow')
+        ('scheduler', 'insert, update', 'log_reader', 'workflow'),
+        ('tenant', 'select', 'schema_migration', 'workflow'),
+        ('tenant', 'select', 'event', 'workflow'),
+        ('tenant', 'select', 'event_outbox', 'workflow'),
+        ('tenant', 'select', 'outbox_entry', 'workflow'),
+        ('tenant', 'select', 'log_reader', 'workflow'),
+        ('tenant', 'insert, update', 'log_reader', 'workflow')
     ) as v (schema, privileges, what, grantee)
     where case when what like '%()'
         then exists (select from pg_proc p join pg_namespace n on n.oid = p.pronamespace
