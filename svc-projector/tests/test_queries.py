@@ -63,7 +63,7 @@ class World:
         after = await self.projector.start()
         self.projector.recorded = ALL
         stream = StreamId(f"{tenant}/counter/{name}")
-        found = await self.projector.views.fetch(
+        found = await self.projector.views.fetch_across(
             "select version from counter_view where tenant = $1 and counter_id = $2", tenant, name
         )
         version = found[0][0] if found else 0
