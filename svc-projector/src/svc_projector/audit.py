@@ -13,6 +13,7 @@ from flotilla.audit import NO_LINK, AuditEntry, Link, chained
 from flotilla.clock import from_us, to_us
 from flotilla.projection import Row
 from flotilla.replay import NotReplayable
+from flotilla.store import stream_id
 from flotilla_contracts.tenant import SERVICE
 
 NAME = "audit"
@@ -50,6 +51,9 @@ select {_COLUMNS} from audit_entry
 where tenant = $1 and log_offset > $2 and log_offset <= $3 order by log_offset limit $4
 """  # noqa: S608 - our own text
 _OFFSET_OF = "select log_offset from audit_entry where stream = $1 and version = $2 limit 1"
+_SEEN_UPTO = """
+select version from audit_entry where tenant = $1 and stream = $2 order by version desc limit 1
+"""
 _BEHIND_ALL = 2**63 - 1
 
 
@@ -139,6 +143,12 @@ async def list_audit(
     return _read(await views.fetch_of(tenant, _LIST, before or _BEHIND_ALL, limit))
 
 
+async def seen_of_audit(views: ViewStore, tenant: str) -> int:
+    """Return up to which version a tenant was seen; 0 when it was not."""
+    rows = await views.fetch_of(tenant, _SEEN_UPTO, stream_id(tenant, "tenant", tenant))
+    return int(rows[0][0]) if rows else 0
+
+
 async def _ends(view: ViewSession, first: Offset, tenants: set[str]) -> dict[str, Link]:
     """Return the chains' ends of these tenants before an offset."""
     ends, names = dict[str, Link](), sorted(tenants)
@@ -174,4 +184,4 @@ def _row(entry: AuditEntry) -> Row:
 
 
 def _read(rows: Iterable[Row]) -> Sequence[AuditEntry]:
-    return [AuditEntry(*row[:9], from_us(row[9]), row[10]) for row in rows]
+    return [AuditEntry(*(*names, from_us(at_us), digest)) for *names, at_us, digest in rows]

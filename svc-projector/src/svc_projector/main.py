@@ -49,6 +49,7 @@ from svc_projector.running import (
     show_life,
 )
 from svc_projector.settings import Settings
+from svc_projector.tenant_queries import TenantQueries
 
 NAME = "svc-projector"
 SERVICE = "projector"
@@ -157,12 +158,15 @@ async def _serve(
     parkings = {projector.projection.name: projector.parking for projector in projectors}
     of_counters = [p for p in projectors if whole_name(p.projection.name) == CounterView.name]
     counters = CounterQueries(views, of_counters, wait_max_s)
+    by_name = {projector.projection.name: projector for projector in projectors}
+    tenants = TenantQueries(views, by_name, wait_max_s)
     handlers: dict[str, Handler] = {
         GetCounter.subject: counters.get,
         ListCounters.subject: counters.list,
         GetTenantTotals.subject: partial(answer_totals, views),
         ListActivity.subject: partial(answer_activity, views),
         retry_subject(SERVICE): partial(answer_retry, parkings),
+        **tenants.handlers,
     }
     for subject, handler in handlers.items():
         await bus.serve(subject, observed(handler))
