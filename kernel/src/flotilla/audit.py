@@ -90,6 +90,10 @@ class AuditTrail(Protocol):
         """Return entries with offsets greater than `after` up to `upto`, of all tenants or one."""
         ...
 
+    async def last(self, views: ViewStore, tenant: str) -> AuditEntry | None:
+        """Return the end of a tenant's chain; None when it has none."""
+        ...
+
     async def offset_of(self, views: ViewStore, stream: StreamId, version: Version) -> int | None:
         """Return where the view has an event; None when it does not."""
         ...

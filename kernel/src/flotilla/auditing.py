@@ -17,7 +17,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from flotilla.audit import NO_LINK, AuditEntry, AuditTrail, Link
 from flotilla.outbox import START, LogEvent, Offset, Outbox, OutboxEntry, Pruned, as_log_event
@@ -88,6 +88,7 @@ class Verifying:
     phase: str = "verifying"
 
 
+@runtime_checkable
 class Log(Outbox, EventStore, Protocol):
     """A store: its ledger, and the streams of its events."""
 
@@ -120,6 +121,15 @@ class Audit:
     _first: Offset = START
     """Where the ledger begins."""
     _entries: int = 0
+
+    def against(self, place: Literal["store", "stream"], source: Source) -> "Audit":
+        """Return the same verification against another copy of the log."""
+        return Audit(
+            *(self.projection, self.trail, self.views, self.store, source),
+            place=place,
+            tenant=self.tenant,
+            head=self.head,
+        )
 
     async def run(self) -> Verified:
         """Compare all of it, up to the first difference.

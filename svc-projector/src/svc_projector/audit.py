@@ -130,6 +130,10 @@ create index audit_entry_of_event on audit_entry (stream, version)
             return _read(await views.fetch_across(_ENTRIES, after, upto, limit))
         return _read(await views.fetch_of(tenant, _ENTRIES_OF, after, upto, limit))
 
+    async def last(self, views: ViewStore, tenant: str) -> AuditEntry | None:
+        """Return the end of a tenant's chain; None when it has none."""
+        return next(iter(await list_audit(views, tenant, before=None, limit=1)), None)
+
     async def offset_of(self, views: ViewStore, stream: StreamId, version: Version) -> int | None:
         """Return where the view has an event. For an operator, who verifies."""
         rows = await views.fetch_across(_OFFSET_OF, stream, version)
