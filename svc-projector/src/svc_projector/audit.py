@@ -35,7 +35,7 @@ on conflict (log_offset) do update set
     actor_id = excluded.actor_id, about = excluded.about,
     recorded_at_us = excluded.recorded_at_us, hash = excluded.hash
 """  # noqa: S608 - our own text
-_END_OF = "(select max(log_offset) from audit_entry where tenant = ${n} and log_offset < $1)"
+_END_OF = "(select max(log_offset) from audit_entry where log_offset < $1 and tenant = ${n})"
 _ENDS = "select tenant, number, hash from audit_entry where log_offset in ({ends})"
 _FORGET = "delete from audit_entry where tenant = $1"
 _LIST = f"""
