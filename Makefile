@@ -3,7 +3,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-MEMBERS := platform-model kernel svc-projector svc-web-bff contracts svc-counter svc-outbox-relay
+MEMBERS := platform-model kernel svc-projector svc-web-bff contracts svc-counter svc-tenant svc-outbox-relay
 
 TOPOLOGY ?= single
 PORT ?= 8080

@@ -26,6 +26,7 @@ HOUSE = {
     "svc-counter": {"domain", "application.py", "settings.py", "main.py"},
     "svc-outbox-relay": {"settings.py", "main.py"},
     "svc-projector": {"settings.py", "main.py"},
+    "svc-tenant": {"domain", "application.py", "settings.py", "main.py"},
     "svc-web-bff": {"settings.py", "main.py"},
 }
 

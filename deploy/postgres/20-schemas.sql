@@ -29,3 +29,30 @@ end $$;
 alter default privileges for role "projector" revoke execute on functions from public;
 -- Its read models are made again in schemas beside it.
 grant create on database "flotilla" to "projector";
+
+create schema if not exists "tenant" authorization "tenant";
+alter schema "tenant" owner to "tenant";
+do $$ declare item record; begin
+    for item in select relname from pg_class
+        where relnamespace = '"tenant"'::regnamespace
+            and relkind in ('r', 'p', 'v') and relowner <> '"tenant"'::regrole
+    loop execute format('alter table %I.%I owner to %I', 'tenant', item.relname, 'tenant'); end loop;
+    for item in select oid::regprocedure as signature from pg_proc
+        where pronamespace = '"tenant"'::regnamespace
+            and proowner <> '"tenant"'::regrole
+    loop execute format('alter function %s owner to %I', item.signature, 'tenant'); end loop;
+end $$;
+alter default privileges for role "tenant" revoke execute on functions from public;
+
+create schema if not exists "keys" authorization "tenant";
+alter schema "keys" owner to "tenant";
+do $$ declare item record; begin
+    for item in select relname from pg_class
+        where relnamespace = '"keys"'::regnamespace
+            and relkind in ('r', 'p', 'v') and relowner <> '"tenant"'::regrole
+    loop execute format('alter table %I.%I owner to %I', 'keys', item.relname, 'tenant'); end loop;
+    for item in select oid::regprocedure as signature from pg_proc
+        where pronamespace = '"keys"'::regnamespace
+            and proowner <> '"tenant"'::regrole
+    loop execute format('alter function %s owner to %I', item.signature, 'tenant'); end loop;
+end $$;

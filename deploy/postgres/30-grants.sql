@@ -1,6 +1,7 @@
 -- Generated from platform-model by `flotilla model generate --write`; change the model instead.
 
 grant usage on schema "counter" to "outbox_relay";
+grant usage on schema "tenant" to "outbox_relay";
 grant usage on schema "counter" to "projector";
 
 -- Runs as whoever has just created something, and grants what is its own to grant.
@@ -19,6 +20,14 @@ declare
         ('counter', 'update ("offset"), delete', 'event_outbox', 'outbox_relay'),
         ('counter', 'select, insert, update', 'lease', 'outbox_relay'),
         ('counter', 'execute', 'torn()', 'outbox_relay'),
+        ('tenant', 'select', 'schema_migration', 'outbox_relay'),
+        ('tenant', 'select', 'event', 'outbox_relay'),
+        ('tenant', 'select', 'event_outbox', 'outbox_relay'),
+        ('tenant', 'select', 'outbox_entry', 'outbox_relay'),
+        ('tenant', 'select', 'log_reader', 'outbox_relay'),
+        ('tenant', 'update ("offset"), delete', 'event_outbox', 'outbox_relay'),
+        ('tenant', 'select, insert, update', 'lease', 'outbox_relay'),
+        ('tenant', 'execute', 'torn()', 'outbox_relay'),
         ('counter', 'select', 'schema_migration', 'projector'),
         ('counter', 'select', 'event', 'projector'),
         ('counter', 'select', 'event_outbox', 'projector'),

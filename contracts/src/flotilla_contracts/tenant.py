@@ -17,6 +17,9 @@ PAGE_SIZE_MAX = 200
 SYSTEM = "system"
 """The actor of workflows and schedules. Nobody outside may call themselves that."""
 
+SEPARATOR = ":"
+"""Between the parts of a token; in none of them."""
+
 Role = Literal["owner", "admin", "member"]
 Life = Literal["onboarding", "active", "suspended", "closed", "abandoned", "erased"]
 Plan = Literal["free", "team", "business"]
@@ -108,7 +111,7 @@ class TenantClosed(Event):
 class PlanAssigned(Event):
     """The tenant has other limits."""
 
-    type: ClassVar[str] = "tenant.plan_assigned.v1"
+    type: ClassVar[str] = "tenant.plan-assigned.v1"
 
     plan: Plan
     previous_plan: Plan
@@ -118,7 +121,7 @@ class PlanAssigned(Event):
 class MemberAdded(Event):
     """A user belongs to the tenant."""
 
-    type: ClassVar[str] = "tenant.member_added.v1"
+    type: ClassVar[str] = "tenant.member-added.v1"
 
     user_id: UserId
     role: Role
@@ -130,7 +133,7 @@ class MemberAdded(Event):
 class MemberRoleChanged(Event):
     """A member may do something else."""
 
-    type: ClassVar[str] = "tenant.member_role_changed.v1"
+    type: ClassVar[str] = "tenant.member-role-changed.v1"
 
     user_id: UserId
     role: Role
@@ -141,7 +144,7 @@ class MemberRoleChanged(Event):
 class MemberRemoved(Event):
     """A user does not belong to the tenant any more; `actor_id` is the user who left."""
 
-    type: ClassVar[str] = "tenant.member_removed.v1"
+    type: ClassVar[str] = "tenant.member-removed.v1"
 
     user_id: UserId
     role: Role
@@ -151,7 +154,7 @@ class MemberRemoved(Event):
 class MemberInvited(Event):
     """Whoever shows the token before `expires_at` becomes a member."""
 
-    type: ClassVar[str] = "tenant.member_invited.v1"
+    type: ClassVar[str] = "tenant.member-invited.v1"
 
     invitation_id: InvitationId
     role: Role
@@ -162,9 +165,9 @@ class MemberInvited(Event):
 
 
 class InvitationAccepted(Event):
-    """The token was shown; `tenant.member_added.v1` follows."""
+    """The token was shown; `tenant.member-added.v1` follows."""
 
-    type: ClassVar[str] = "tenant.invitation_accepted.v1"
+    type: ClassVar[str] = "tenant.invitation-accepted.v1"
 
     invitation_id: InvitationId
     user_id: UserId
@@ -173,7 +176,7 @@ class InvitationAccepted(Event):
 class InvitationRevoked(Event):
     """The token is worth nothing any more."""
 
-    type: ClassVar[str] = "tenant.invitation_revoked.v1"
+    type: ClassVar[str] = "tenant.invitation-revoked.v1"
 
     invitation_id: InvitationId
     actor_id: UserId
@@ -182,7 +185,7 @@ class InvitationRevoked(Event):
 class QuotaConsumed(Event):
     """Some of a quota is taken; `used` of `limit` are, with it."""
 
-    type: ClassVar[str] = "tenant.quota_consumed.v1"
+    type: ClassVar[str] = "tenant.quota-consumed.v1"
 
     quota: Quota
     amount: Amount
@@ -194,7 +197,7 @@ class QuotaConsumed(Event):
 class QuotaReleased(Event):
     """Some of a quota is free again; `used` are taken still."""
 
-    type: ClassVar[str] = "tenant.quota_released.v1"
+    type: ClassVar[str] = "tenant.quota-released.v1"
 
     quota: Quota
     amount: Amount
@@ -205,7 +208,7 @@ class QuotaReleased(Event):
 class QuotasReset(Event):
     """What is counted by the day begins at 0."""
 
-    type: ClassVar[str] = "tenant.quotas_reset.v1"
+    type: ClassVar[str] = "tenant.quotas-reset.v1"
 
     period: Period
     actor_id: UserId
@@ -214,7 +217,7 @@ class QuotasReset(Event):
 class MemberErased(Event):
     """The personal data of a user cannot be read any more, here or in any copy. Not taken back."""
 
-    type: ClassVar[str] = "tenant.member_erased.v1"
+    type: ClassVar[str] = "tenant.member-erased.v1"
 
     user_id: UserId
     actor_id: UserId
@@ -510,7 +513,7 @@ class ResetQuotas(TenantCommandMessage):
 
 
 class EraseMember(TenantCommandMessage):
-    """Make the personal data of who is no member unreadable for good. For owners, or oneself."""
+    """Make the personal data of who is no member unreadable for good. For owners."""
 
     subject: ClassVar[str] = "cmd.tenant.erase-member"
     reply: ClassVar[type[Reply]] = ErasedReply
@@ -594,8 +597,10 @@ TenantCommand = (
     | EraseTenant
 )
 
-EVENTS: tuple[type[Event], ...] = (*TenantEvent.__args__, ErasureRecorded)
-COMMANDS: tuple[type[TenantCommandMessage], ...] = TenantCommand.__args__
+TENANT_EVENTS: tuple[type[TenantEvent], ...] = TenantEvent.__args__
+"""Those of a tenant's own stream."""
+EVENTS: tuple[type[Event], ...] = (*TENANT_EVENTS, ErasureRecorded)
+COMMANDS: tuple[type[TenantCommand], ...] = TenantCommand.__args__
 QUERIES: tuple[type[Query], ...] = (
     GetTenant,
     GetMembership,
@@ -603,3 +608,14 @@ QUERIES: tuple[type[Query], ...] = (
     ListInvitations,
     GetQuotas,
 )
+
+
+def token_of(tenant_id: str, invitation_id: str, secret: str) -> str:
+    """Return the token of an invitation: it says where it is good, and proves it by its secret."""
+    return SEPARATOR.join((tenant_id, invitation_id, secret))
+
+
+def tenant_of_token(token: str) -> str | None:
+    """Return for which tenant a token is meant; None for what is no token."""
+    tenant_id, *rest = token.split(SEPARATOR)
+    return tenant_id if tenant_id and len(rest) == 2 and all(rest) else None  # noqa: PLR2004 - id, secret

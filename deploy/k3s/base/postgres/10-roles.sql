@@ -12,7 +12,7 @@ alter role "counter" set idle_in_transaction_session_timeout = '5s';
 alter role "counter" set transaction_timeout = '60s';
 
 do $$ begin if not exists (select from pg_roles where rolname = 'outbox_relay') then create role "outbox_relay"; end if; end $$;
-alter role "outbox_relay" login nosuperuser nocreatedb nocreaterole noreplication nobypassrls connection limit 20;
+alter role "outbox_relay" login nosuperuser nocreatedb nocreaterole noreplication nobypassrls connection limit 40;
 grant connect on database "flotilla" to "outbox_relay";
 alter role "outbox_relay" set lock_timeout = '2s';
 alter role "outbox_relay" set statement_timeout = '10s';
@@ -20,12 +20,20 @@ alter role "outbox_relay" set idle_in_transaction_session_timeout = '5s';
 alter role "outbox_relay" set transaction_timeout = '60s';
 
 do $$ begin if not exists (select from pg_roles where rolname = 'projector') then create role "projector"; end if; end $$;
-alter role "projector" login nosuperuser nocreatedb nocreaterole noreplication nobypassrls connection limit 40;
+alter role "projector" login nosuperuser nocreatedb nocreaterole noreplication nobypassrls connection limit 60;
 grant connect on database "flotilla" to "projector";
 alter role "projector" set lock_timeout = '2s';
 alter role "projector" set statement_timeout = '10s';
 alter role "projector" set idle_in_transaction_session_timeout = '5s';
 alter role "projector" set transaction_timeout = '60s';
+
+do $$ begin if not exists (select from pg_roles where rolname = 'tenant') then create role "tenant"; end if; end $$;
+alter role "tenant" login nosuperuser nocreatedb nocreaterole noreplication nobypassrls connection limit 28;
+grant connect on database "flotilla" to "tenant";
+alter role "tenant" set lock_timeout = '2s';
+alter role "tenant" set statement_timeout = '10s';
+alter role "tenant" set idle_in_transaction_session_timeout = '5s';
+alter role "tenant" set transaction_timeout = '60s';
 
 do $$ begin if not exists (select from pg_roles where rolname = 'operator') then create role "operator"; end if; end $$;
 alter role "operator" login nosuperuser nocreatedb nocreaterole noreplication nobypassrls connection limit 5;

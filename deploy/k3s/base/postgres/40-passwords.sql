@@ -16,6 +16,9 @@ alter role "outbox_relay" password :'password';
 \set file :folder/postgres-projector
 \set password `cat ":file"`
 alter role "projector" password :'password';
+\set file :folder/postgres-tenant
+\set password `cat ":file"`
+alter role "tenant" password :'password';
 \set file :folder/postgres-operator
 \set password `cat ":file"`
 alter role "operator" password :'password';

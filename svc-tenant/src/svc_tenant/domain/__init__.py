@@ -1,0 +1,1 @@
+"""Pure: state and rules of tenants and of erasures."""

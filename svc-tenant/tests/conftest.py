@@ -1,0 +1,3 @@
+from flotilla.testing.servers import nats_server, postgres_server
+
+__all__ = ["nats_server", "postgres_server"]
