@@ -21,7 +21,7 @@ from svc_projector.projector import Projector
 
 EVENTS = [
     ("tenant.created.v1", {"tenant_id": "acme", "name": "Acme", "actor_id": "ann"}),
-    ("tenant.member_added.v1", {"user_id": "ann", "role": "owner", "actor_id": "ann"}),
+    ("tenant.member-added.v1", {"user_id": "ann", "role": "owner", "actor_id": "ann"}),
     ("tenant.activated.v1", {"actor_id": "system"}),
     ("tenant.renamed.v1", {"name": "Acme Inc", "previous_name": "Acme", "actor_id": "ann"}),
 ]

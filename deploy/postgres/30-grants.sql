@@ -3,6 +3,7 @@
 grant usage on schema "counter" to "outbox_relay";
 grant usage on schema "tenant" to "outbox_relay";
 grant usage on schema "counter" to "projector";
+grant usage on schema "tenant" to "projector";
 
 -- Runs as whoever has just created something, and grants what is its own to grant.
 create schema if not exists access;
@@ -33,7 +34,13 @@ declare
         ('counter', 'select', 'event_outbox', 'projector'),
         ('counter', 'select', 'outbox_entry', 'projector'),
         ('counter', 'select', 'log_reader', 'projector'),
-        ('counter', 'insert, update', 'log_reader', 'projector')
+        ('counter', 'insert, update', 'log_reader', 'projector'),
+        ('tenant', 'select', 'schema_migration', 'projector'),
+        ('tenant', 'select', 'event', 'projector'),
+        ('tenant', 'select', 'event_outbox', 'projector'),
+        ('tenant', 'select', 'outbox_entry', 'projector'),
+        ('tenant', 'select', 'log_reader', 'projector'),
+        ('tenant', 'insert, update', 'log_reader', 'projector')
     ) as v (schema, privileges, what, grantee)
     where case when what like '%()'
         then pg_has_role((select proowner from pg_proc

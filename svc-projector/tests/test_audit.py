@@ -69,7 +69,7 @@ class World:
             version = (await self.store.load(stream)).version
             payload = f'{{"user_id":"u{n}","role":"member","email":"{SEALED}","actor_id":"boss"}}'
             metadata = {"correlation": f"c{n}", "causation": "x", "traceparent": "t"}
-            event = NewEvent(str(uuid4()), "tenant.member_added.v1", payload, metadata)
+            event = NewEvent(str(uuid4()), "tenant.member-added.v1", payload, metadata)
             unit = Unit((Append(stream, version, (event,)),))
             assert [Committed()] == await self.store.commit([unit])
             await self.clock.sleep(0.001)
@@ -135,7 +135,7 @@ async def test_an_entry_says_who_did_what_and_holds_nothing_personal(world: Worl
 
     [row] = await world.rows()
 
-    assert ("tenant.member_added.v1", "boss", "u0") == row[6:9]
+    assert ("tenant.member-added.v1", "boss", "u0") == row[6:9]
     assert "sealed" not in str(row)
 
 
@@ -236,7 +236,7 @@ def _changed(entries: list[OutboxEntry], chance: random.Random) -> tuple[list[Ou
             replace(event, payload=event.payload + " "),
             replace(event, payload=event.payload.replace(SEALED, SEALED[:-1] + "B")),
             replace(event, event_id=str(uuid4())),
-            replace(event, type="tenant.member_removed.v1"),
+            replace(event, type="tenant.member-removed.v1"),
             replace(event, recorded_at=event.recorded_at + timedelta(microseconds=1)),
             replace(event, metadata={**event.metadata, "correlation": "other"}),
             replace(event, metadata={k: v for k, v in event.metadata.items() if k != "causation"}),

@@ -384,7 +384,7 @@ async def test_an_audit_is_newest_first_and_of_one_tenant(asking: Asking) -> Non
         entries[0].actor_id,
         entries[0].offset,
     )
-    assert "bob" == next(e.about for e in entries if e.type == "tenant.member_role_changed.v1")
+    assert "bob" == next(e.about for e in entries if e.type == "tenant.member-role-changed.v1")
     head = await asking.ask(GetAuditHead(), AuditHead)
     assert (12, entries[0].hash) == (head.entries, head.hash)
     assert 3 == (await asking.ask(GetAuditHead(), AuditHead, "rival")).entries
