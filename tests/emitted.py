@@ -13,13 +13,15 @@ from pathlib import Path
 
 import httpx
 from scheduling import use_schedules
+from tenancy import use_tenants
 from workflow_plays import EVERYTHING, SIMPLE, Unheard, use_workflows
 
 from flotilla import Bindings, SystemClock, uuid7
 from flotilla.buses.local import LocalBus
 from flotilla.embedded.nats import run_nats
+from flotilla.master_key import MasterKeys, new_master_key
 from flotilla.nats import connected
-from flotilla.service import Compose, HttpBinding
+from flotilla.service import Compose, HttpBinding, KeysBinding
 from flotilla.testing.emitted import RecordingBus, Sent, distinct, steady
 from flotilla_contracts.catalog import ASKS, COMMANDS
 from flotilla_contracts.envelope import Envelope
@@ -29,17 +31,19 @@ from svc_counter.main import compose as counter
 from svc_outbox_relay.main import compose as outbox_relay
 from svc_projector.main import compose as projector
 from svc_scheduler.main import compose as scheduler
+from svc_tenant.main import compose as tenant
 from svc_web_bff.main import compose as web_bff
 from svc_workflow.main import compose as workflow
 
 FOLDER = ROOT / "emitted"
 LIMIT_S = 60.0
-LOGS = ("counter", "scheduler", "workflow")
+LOGS = ("counter", "scheduler", "tenant", "workflow")
 SERVICES: dict[str, Compose] = {
     "counter": counter,
     "outbox-relay": outbox_relay,
     "projector": projector,
     "scheduler": scheduler,
+    "tenant": tenant,
     "web-bff": web_bff,
 }
 
@@ -59,6 +63,9 @@ async def emit(folder: Path) -> dict[str, str]:
             services=tuple(SERVICES),
             logs=LOGS,
             http=HttpBinding("127.0.0.1", 0),
+            keys=KeysBinding(
+                f"libsql://{folder}/keys.db", MasterKeys.parse(new_master_key(b"k" * 32))
+            ),
             workflows={"everything.yaml": EVERYTHING, "simple.yaml": SIMPLE},
         )
         running = [await stack.enter_async_context(run(bindings)) for run in SERVICES.values()]
@@ -66,6 +73,7 @@ async def emit(folder: Path) -> dict[str, str]:
         await stack.enter_async_context(workflow(bindings))  # it hears of nothing before it runs
         await use_workflows(bindings.bus)
         await use_schedules(bindings.bus)
+        await use_tenants(bindings.bus)
         published = [
             message for log in bindings.logs for message in await _published(server.url, log)
         ]

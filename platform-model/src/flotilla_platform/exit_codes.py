@@ -48,6 +48,7 @@ class ExitCode(IntEnum):
         41,
         "secrets are missing, stale or in plain: each is named with file:line:column",
     )
+    AUDIT_BROKEN = 42, "an audit entry is missing, changed, inserted or out of order: it is named"
     ROUTE_REFUSED = (
         50,
         "a path has no owner, a change crosses a write boundary or edits what is generated",

@@ -1,4 +1,4 @@
-"""Composition root: the read models, and the queries on them.
+"""Composition root: the read models of the logs that the fleet has, and the queries on them.
 
 Any number of replicas may run, and all of them answer. Which one folds a projection, or a partition of
 one, is decided by a lease beside its view; that nothing is folded twice is decided by the checkpoint,
@@ -38,6 +38,7 @@ from flotilla_contracts.parked import retry_subject
 from flotilla_contracts.scheduler import ListSchedules
 from flotilla_contracts.wire import projection_lease, projection_reader
 from flotilla_contracts.workflow import ListWorkflows
+from svc_projector.audit import AuditView
 from svc_projector.counters import CounterView
 from svc_projector.projector import Projector
 from svc_projector.queries import CounterQueries, answer_activity, answer_totals
@@ -52,6 +53,7 @@ from svc_projector.running import (
 )
 from svc_projector.schedules import answer_schedules
 from svc_projector.settings import Settings
+from svc_projector.tenant_queries import TenantQueries
 from svc_projector.workflows import NAME as WORKFLOWS
 from svc_projector.workflows import WorkflowQueries, show_counts
 
@@ -164,6 +166,7 @@ async def _serve(
     parkings = {projector.projection.name: projector.parking for projector in projectors}
     of_counters = [p for p in projectors if whole_name(p.projection.name) == CounterView.name]
     counters = CounterQueries(views, of_counters, wait_max_s)
+    by_name = {projector.projection.name: projector for projector in projectors}
     handlers: dict[str, Handler] = {
         GetCounter.subject: counters.get,
         ListCounters.subject: counters.list,
@@ -173,5 +176,7 @@ async def _serve(
         ListWorkflows.subject: WorkflowQueries(views).list,
         retry_subject(SERVICE): partial(answer_retry, parkings),
     }
+    if AuditView.name in by_name:
+        handlers |= TenantQueries(views, by_name, wait_max_s).handlers
     for subject, handler in handlers.items():
         await bus.serve(subject, observed(handler))

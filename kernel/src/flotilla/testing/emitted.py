@@ -13,6 +13,9 @@ from flotilla.bus import Answer, Bus, Handler, Request
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+(Z|[+-]\d\d:\d\d)")
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _TRACE = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+_SEALED = re.compile(r"sealed:1:[0-9a-f]{32}:[A-Za-z0-9_-]+")
+_DRAWN = re.compile(r"(?<![\w-])(?:[0-9a-f]{64}|[0-9a-f]{32}(?=[\":])|[A-Za-z0-9_-]{43})(?![\w-])")
+"""Hashes, ids without dashes, and 32 bytes of base64url."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +47,13 @@ class RecordingBus:
 
 
 def steady(body: bytes) -> str:
-    """Return JSON as text in which times, UUIDs and traces are always the same ones."""
+    """Return JSON as text in which times, UUIDs, traces and secrets are always the same ones."""
     text = json.dumps(json.loads(body), sort_keys=True, ensure_ascii=False)
     text = _TIME.sub("2026-01-01T00:00:00+00:00", text)
     text = _UUID.sub("00000000-0000-7000-8000-000000000000", text)
-    return _TRACE.sub(f"00-{'1' * 32}-{'1' * 16}-01", text)
+    text = _TRACE.sub(f"00-{'1' * 32}-{'1' * 16}-01", text)
+    text = _SEALED.sub(f"sealed:1:{'2' * 32}:{'A' * 40}", text)
+    return _DRAWN.sub(lambda drawn: "0" * len(drawn[0]), text)
 
 
 def shape_of(value: object) -> object:
