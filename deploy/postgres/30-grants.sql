@@ -1,9 +1,16 @@
 -- Generated from platform-model by `flotilla model generate --write`; change the model instead.
 
 grant usage on schema "counter" to "outbox_relay";
+grant usage on schema "scheduler" to "outbox_relay";
 grant usage on schema "tenant" to "outbox_relay";
+grant usage on schema "workflow" to "outbox_relay";
 grant usage on schema "counter" to "projector";
+grant usage on schema "scheduler" to "projector";
 grant usage on schema "tenant" to "projector";
+grant usage on schema "workflow" to "projector";
+grant usage on schema "counter" to "workflow";
+grant usage on schema "scheduler" to "workflow";
+grant usage on schema "tenant" to "workflow";
 
 -- Runs as whoever has just created something, and grants what is its own to grant.
 create schema if not exists access;
@@ -21,6 +28,14 @@ declare
         ('counter', 'update ("offset"), delete', 'event_outbox', 'outbox_relay'),
         ('counter', 'select, insert, update', 'lease', 'outbox_relay'),
         ('counter', 'execute', 'torn()', 'outbox_relay'),
+        ('scheduler', 'select', 'schema_migration', 'outbox_relay'),
+        ('scheduler', 'select', 'event', 'outbox_relay'),
+        ('scheduler', 'select', 'event_outbox', 'outbox_relay'),
+        ('scheduler', 'select', 'outbox_entry', 'outbox_relay'),
+        ('scheduler', 'select', 'log_reader', 'outbox_relay'),
+        ('scheduler', 'update ("offset"), delete', 'event_outbox', 'outbox_relay'),
+        ('scheduler', 'select, insert, update', 'lease', 'outbox_relay'),
+        ('scheduler', 'execute', 'torn()', 'outbox_relay'),
         ('tenant', 'select', 'schema_migration', 'outbox_relay'),
         ('tenant', 'select', 'event', 'outbox_relay'),
         ('tenant', 'select', 'event_outbox', 'outbox_relay'),
@@ -29,24 +44,64 @@ declare
         ('tenant', 'update ("offset"), delete', 'event_outbox', 'outbox_relay'),
         ('tenant', 'select, insert, update', 'lease', 'outbox_relay'),
         ('tenant', 'execute', 'torn()', 'outbox_relay'),
+        ('workflow', 'select', 'schema_migration', 'outbox_relay'),
+        ('workflow', 'select', 'event', 'outbox_relay'),
+        ('workflow', 'select', 'event_outbox', 'outbox_relay'),
+        ('workflow', 'select', 'outbox_entry', 'outbox_relay'),
+        ('workflow', 'select', 'log_reader', 'outbox_relay'),
+        ('workflow', 'update ("offset"), delete', 'event_outbox', 'outbox_relay'),
+        ('workflow', 'select, insert, update', 'lease', 'outbox_relay'),
+        ('workflow', 'execute', 'torn()', 'outbox_relay'),
         ('counter', 'select', 'schema_migration', 'projector'),
         ('counter', 'select', 'event', 'projector'),
         ('counter', 'select', 'event_outbox', 'projector'),
         ('counter', 'select', 'outbox_entry', 'projector'),
         ('counter', 'select', 'log_reader', 'projector'),
         ('counter', 'insert, update', 'log_reader', 'projector'),
+        ('scheduler', 'select', 'schema_migration', 'projector'),
+        ('scheduler', 'select', 'event', 'projector'),
+        ('scheduler', 'select', 'event_outbox', 'projector'),
+        ('scheduler', 'select', 'outbox_entry', 'projector'),
+        ('scheduler', 'select', 'log_reader', 'projector'),
+        ('scheduler', 'insert, update', 'log_reader', 'projector'),
         ('tenant', 'select', 'schema_migration', 'projector'),
         ('tenant', 'select', 'event', 'projector'),
         ('tenant', 'select', 'event_outbox', 'projector'),
         ('tenant', 'select', 'outbox_entry', 'projector'),
         ('tenant', 'select', 'log_reader', 'projector'),
-        ('tenant', 'insert, update', 'log_reader', 'projector')
+        ('tenant', 'insert, update', 'log_reader', 'projector'),
+        ('workflow', 'select', 'schema_migration', 'projector'),
+        ('workflow', 'select', 'event', 'projector'),
+        ('workflow', 'select', 'event_outbox', 'projector'),
+        ('workflow', 'select', 'outbox_entry', 'projector'),
+        ('workflow', 'select', 'log_reader', 'projector'),
+        ('workflow', 'insert, update', 'log_reader', 'projector'),
+        ('counter', 'select', 'schema_migration', 'workflow'),
+        ('counter', 'select', 'event', 'workflow'),
+        ('counter', 'select', 'event_outbox', 'workflow'),
+        ('counter', 'select', 'outbox_entry', 'workflow'),
+        ('counter', 'select', 'log_reader', 'workflow'),
+        ('counter', 'insert, update', 'log_reader', 'workflow'),
+        ('scheduler', 'select', 'schema_migration', 'workflow'),
+        ('scheduler', 'select', 'event', 'workflow'),
+        ('scheduler', 'select', 'event_outbox', 'workflow'),
+        ('scheduler', 'select', 'outbox_entry', 'workflow'),
+        ('scheduler', 'select', 'log_reader', 'workflow'),
+        ('scheduler', 'insert, update', 'log_reader', 'workflow'),
+        ('tenant', 'select', 'schema_migration', 'workflow'),
+        ('tenant', 'select', 'event', 'workflow'),
+        ('tenant', 'select', 'event_outbox', 'workflow'),
+        ('tenant', 'select', 'outbox_entry', 'workflow'),
+        ('tenant', 'select', 'log_reader', 'workflow'),
+        ('tenant', 'insert, update', 'log_reader', 'workflow')
     ) as v (schema, privileges, what, grantee)
     where case when what like '%()'
-        then pg_has_role((select proowner from pg_proc
-            where oid = to_regprocedure(format('%I.%s', schema, what))), 'usage')
-        else pg_has_role((select relowner from pg_class
-            where oid = to_regclass(format('%I.%I', schema, what))), 'usage')
+        then exists (select from pg_proc p join pg_namespace n on n.oid = p.pronamespace
+            where n.nspname = schema and p.proname || '()' = what
+                and pg_has_role(p.proowner, 'usage'))
+        else exists (select from pg_class c join pg_namespace n on n.oid = c.relnamespace
+            where n.nspname = schema and c.relname = what
+                and pg_has_role(c.relowner, 'usage'))
     end;
 begin
     for share in shares loop

@@ -57,8 +57,9 @@ from flotilla_contracts.tenant import (
     TenantResumed,
     TenantSuspended,
 )
+from svc_tenant.domain.asked import Asked, Drawn
 from svc_tenant.domain.plans import LIMITS
-from svc_tenant.domain.rules import DECIDER, Asked, Drawn
+from svc_tenant.domain.rules import DECIDER
 from svc_tenant.domain.tenant import Tenant
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

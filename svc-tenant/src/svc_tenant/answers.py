@@ -23,7 +23,7 @@ from flotilla_contracts.tenant import (
     RemoveMember,
     TenantReply,
 )
-from svc_tenant.domain.rules import Asked
+from svc_tenant.domain.asked import Asked
 from svc_tenant.domain.tenant import Tenant
 
 _SEALED = ("email", "display_name", "token")

@@ -39,7 +39,8 @@ from flotilla_contracts.tenant import (
     token_of,
 )
 from svc_tenant.answers import Opener, answer, reply_to
-from svc_tenant.domain.rules import Asked, Drawn, decide
+from svc_tenant.domain.asked import Asked, Drawn
+from svc_tenant.domain.rules import decide
 from svc_tenant.domain.tenant import Tenant
 from svc_tenant.streams import AGGREGATE, subject_of, tenant_stream
 

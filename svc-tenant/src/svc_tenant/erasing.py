@@ -34,8 +34,8 @@ from flotilla_contracts.tenant import (
     TenantEvent,
 )
 from svc_tenant.answers import answer
+from svc_tenant.domain.asked import Asked
 from svc_tenant.domain.erasure import decide
-from svc_tenant.domain.rules import Asked
 from svc_tenant.domain.tenant import Tenant
 from svc_tenant.streams import ERASURES
 

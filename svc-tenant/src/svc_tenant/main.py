@@ -11,9 +11,11 @@ from pydantic import TypeAdapter
 from flotilla import (
     Aggregate,
     Bindings,
+    Bus,
     ContractCodec,
     Decision,
     Done,
+    EventStore,
     GroupCommitter,
     Handler,
     Health,
@@ -47,7 +49,7 @@ from flotilla_contracts.tenant import (
 from flotilla_contracts.wire import doorbell_subject
 from svc_tenant.application import Tenants
 from svc_tenant.domain import erasure, rules
-from svc_tenant.domain.rules import Asked
+from svc_tenant.domain.asked import Asked
 from svc_tenant.domain.tenant import Tenant
 from svc_tenant.erasing import Erasing, erasure_of
 from svc_tenant.queries import Questions
@@ -75,6 +77,26 @@ class Snapshots[S]:
         return self.states.validate_json(text)
 
 
+def aggregates(
+    store: EventStore, committer: GroupCommitter, bindings: Bindings, every_events: int
+) -> tuple[Aggregate[Asked, Tenant, TenantEvent], Aggregate[ErasureRecorded, int, ErasureRecorded]]:
+    """Return tenants and erasures, bound to their store."""
+    at = store, committer.commit, bindings.clock, bindings.ids, bindings.chance
+    tenants = Aggregate(
+        rules.DECIDER,
+        ContractCodec(TENANT_EVENTS),
+        *at,
+        Snapshots(TypeAdapter(Tenant), every_events),
+    )
+    erasures = Aggregate(
+        erasure.DECIDER,
+        ContractCodec([ErasureRecorded]),
+        *at,
+        Snapshots(TypeAdapter(int), every_events),
+    )
+    return tenants, erasures
+
+
 @asynccontextmanager
 async def compose(bindings: Bindings) -> AsyncIterator[Running]:
     """Run the service while the block runs."""
@@ -92,27 +114,7 @@ async def compose(bindings: Bindings) -> AsyncIterator[Running]:
         committer = GroupCommitter(
             ObservedStore(store), on_commit=lambda _: bell.ring(), flights_max=store.flights_max
         )
-        every = settings.snapshot_every_events
-        tenants: Aggregate[Asked, Tenant, TenantEvent] = Aggregate(
-            rules.DECIDER,
-            ContractCodec(TENANT_EVENTS),
-            store,
-            committer.commit,
-            clock,
-            bindings.ids,
-            chance,
-            Snapshots(TypeAdapter(Tenant), every),
-        )
-        erasures: Aggregate[ErasureRecorded, int, ErasureRecorded] = Aggregate(
-            erasure.DECIDER,
-            ContractCodec([ErasureRecorded]),
-            store,
-            committer.commit,
-            clock,
-            bindings.ids,
-            chance,
-            Snapshots(TypeAdapter(int), every),
-        )
+        tenants, erasures = aggregates(store, committer, bindings, settings.snapshot_every_events)
         lanes = Lanes(partial(execute, tenants))
 
         async def settle(stream: StreamId, decision: Decision[Tenant, TenantEvent]) -> Done:
@@ -135,17 +137,7 @@ async def compose(bindings: Bindings) -> AsyncIterator[Running]:
             settings.invitation_ttl_s,
         )
         asked = Questions(look, vault)
-        questions: dict[str, Handler] = {
-            GetTenant.subject: asked.tenant,
-            GetMembership.subject: asked.membership,
-            ListMembers.subject: asked.members,
-            ListInvitations.subject: asked.invitations,
-            GetQuotas.subject: asked.quotas,
-        }
-        for command in COMMANDS:
-            await bus.serve(command.subject, observed(told.command_handler(command)))
-        for subject, handler in questions.items():
-            await bus.serve(subject, observed(handler))
+        await _serve(bus, told, asked)
 
         async def health() -> Health:
             await store.status()
@@ -161,3 +153,17 @@ async def compose(bindings: Bindings) -> AsyncIterator[Running]:
                 yield Running(NAME, health)
         finally:
             await lanes.drain()  # what was accepted is committed before the store closes
+
+
+async def _serve(bus: Bus, told: Tenants, asked: Questions) -> None:
+    questions: dict[str, Handler] = {
+        GetTenant.subject: asked.tenant,
+        GetMembership.subject: asked.membership,
+        ListMembers.subject: asked.members,
+        ListInvitations.subject: asked.invitations,
+        GetQuotas.subject: asked.quotas,
+    }
+    for command in COMMANDS:
+        await bus.serve(command.subject, observed(told.command_handler(command)))
+    for subject, handler in questions.items():
+        await bus.serve(subject, observed(handler))

@@ -29,7 +29,7 @@ from svc_tenant.answers import (
     quota_reply,
     tenant_reply,
 )
-from svc_tenant.domain.rules import not_found, rejected
+from svc_tenant.domain.asked import not_found, rejected
 from svc_tenant.domain.tenant import Tenant
 from svc_tenant.streams import tenant_stream
 
