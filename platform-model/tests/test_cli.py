@@ -142,6 +142,7 @@ def test_exit_statuses_never_change() -> None:
         "ARTIFACTS_STALE": 30,
         "SECRET_REFUSED": 40,
         "SECRETS_UNSAFE": 41,
+        "AUDIT_BROKEN": 42,
         "INTERRUPTED": 130,
     }
 
