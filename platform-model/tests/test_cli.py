@@ -145,6 +145,7 @@ def test_exit_statuses_never_change() -> None:
         "ARTIFACTS_STALE": 30,
         "SECRET_REFUSED": 40,
         "SECRETS_UNSAFE": 41,
+        "AUDIT_BROKEN": 42,
         "ROUTE_REFUSED": 50,
         "GATE_RED": 51,
         "INTERRUPTED": 130,

@@ -334,8 +334,7 @@ class Asking:
         self.queries = TenantQueries(views, projectors, 0.3)
 
     async def serve(self) -> None:
-        for subject, handler in self.queries.handlers.items():
-            await self.bus.serve(subject, handler)
+        await self.queries.serve(self.bus)
 
     async def ask[R: Reply](
         self, query: Query, reply: type[R], tenant: str = "acme", token: str | None = None

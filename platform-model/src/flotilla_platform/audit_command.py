@@ -6,7 +6,7 @@ import re
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
@@ -17,18 +17,14 @@ from flotilla.clock import Clock, SystemClock
 from flotilla_platform.answering import finish
 from flotilla_platform.exit_codes import ExitCode, Failure
 from flotilla_platform.folding import Found, Opened, opened, projections_of
+from flotilla_platform.limits import VERSION_MAX
 from flotilla_platform.options import (
     TOPOLOGY,
-    AfterOffsetOption,
-    AuditedTenantOption,
-    AuditTenantOption,
     DataOption,
     DebugOption,
-    HeadOption,
     JsonLinesOption,
     JsonOption,
     ParkedLimitOption,
-    StreamCopyOption,
     TopologyOption,
     data_directory,
 )
@@ -48,6 +44,26 @@ VERIFY_EXAMPLES = (
     "flotilla audit verify --stream                               and JetStream's copy",
     'flotilla audit verify --tenant acme --head "$(cat acme.head)"',
 )
+AuditTenantOption = Annotated[
+    str, typer.Option("--tenant", help="Whose chain.", show_default=False)
+]
+AuditedTenantOption = Annotated[
+    str | None, typer.Option("--tenant", help="Only this tenant's chain; without it, all of them.")
+]
+AfterOffsetOption = Annotated[
+    int, typer.Option("--after", min=0, max=VERSION_MAX, help="Entries behind this offset.")
+]
+HeadOption = Annotated[
+    str | None,
+    typer.Option(
+        "--head",
+        metavar="HASH",
+        help="A head of --tenant that was kept elsewhere: the history up to it has to be in there.",
+    ),
+]
+StreamCopyOption = Annotated[
+    bool, typer.Option("--stream", help="Compare with the copy that JetStream has, too.")
+]
 _HASH = re.compile(r"[0-9a-f]{64}")
 _WORDS = Words(subject="audit", counted="entries")
 

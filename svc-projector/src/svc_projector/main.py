@@ -176,7 +176,7 @@ async def _serve(
         ListWorkflows.subject: WorkflowQueries(views).list,
         retry_subject(SERVICE): partial(answer_retry, parkings),
     }
-    if AuditView.name in by_name:
-        handlers |= TenantQueries(views, by_name, wait_max_s).handlers
     for subject, handler in handlers.items():
         await bus.serve(subject, observed(handler))
+    if AuditView.name in by_name:
+        await TenantQueries(views, by_name, wait_max_s).serve(bus)

@@ -4,12 +4,22 @@ import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
-from flotilla import Answer, Handler, Rejected, Request, ViewStore
+from flotilla import Answer, Bus, Handler, Rejected, Request, ViewStore
 from flotilla.audit import AuditEntry
 from flotilla.commands import parse
-from flotilla_contracts import tenant_views as contract
+from flotilla.observe import observed
 from flotilla_contracts.errors import ErrorCode
 from flotilla_contracts.message import Reply
+from flotilla_contracts.tenant_views import AuditEntry as Entry
+from flotilla_contracts.tenant_views import (
+    AuditHead,
+    AuditPage,
+    GetAuditHead,
+    ListAudit,
+    ListMemberships,
+    ListQuotaUse,
+    ListTenants,
+)
 from svc_projector.audit import NAME as AUDIT
 from svc_projector.audit import list_audit, seen_of_audit
 from svc_projector.memberships import NAME as MEMBERSHIPS
@@ -40,26 +50,27 @@ class TenantQueries:
     """By the read model that they fold."""
     wait_max_s: float
 
-    @property
-    def handlers(self) -> Mapping[str, Handler]:
-        """Return who answers what."""
-        return {
-            contract.ListTenants.subject: self.tenants,
-            contract.ListMemberships.subject: self.memberships,
-            contract.ListQuotaUse.subject: self.quotas,
-            contract.ListAudit.subject: self.audit,
-            contract.GetAuditHead.subject: self.audit_head,
+    async def serve(self, bus: Bus) -> None:
+        """Answer on the bus from now on."""
+        handlers: dict[str, Handler] = {
+            ListTenants.subject: self.tenants,
+            ListMemberships.subject: self.memberships,
+            ListQuotaUse.subject: self.quotas,
+            ListAudit.subject: self.audit,
+            GetAuditHead.subject: self.audit_head,
         }
+        for subject, handler in handlers.items():
+            await bus.serve(subject, observed(handler))
 
     async def tenants(self, request: Request) -> Answer:
         """Answer with a page of all tenants: whoever may ask is an operator."""
-        query = parse(contract.ListTenants, request)
+        query = parse(ListTenants, request)
         await self._wait(DIRECTORY, request)
         return _answer(await list_tenants(self.views, after=query.after or "", limit=query.limit))
 
     async def memberships(self, request: Request) -> Answer:
         """Answer with a page of one user's tenants."""
-        query = parse(contract.ListMemberships, request)
+        query = parse(ListMemberships, request)
         await self._wait(MEMBERSHIPS, request)
         after = query.after or ""
         page = await list_memberships(self.views, query.user_id, after=after, limit=query.limit)
@@ -67,7 +78,7 @@ class TenantQueries:
 
     async def quotas(self, request: Request) -> Answer:
         """Answer with a page of what the tenant uses."""
-        query, tenant = parse(contract.ListQuotaUse, request), request.context.tenant
+        query, tenant = parse(ListQuotaUse, request), request.context.tenant
         await self._wait(QUOTAS, request)
         page = await list_quota_use(self.views, tenant, after=query.after or "", limit=query.limit)
         if page is None:
@@ -76,24 +87,22 @@ class TenantQueries:
 
     async def audit(self, request: Request) -> Answer:
         """Answer with a page of what happened to the tenant."""
-        query, tenant = parse(contract.ListAudit, request), request.context.tenant
+        query, tenant = parse(ListAudit, request), request.context.tenant
         await self._wait(AUDIT, request)
         limit = query.limit
         found = await list_audit(self.views, tenant, before=query.before, limit=limit + 1)
         items = tuple(map(_entry, found[:limit]))
         more = items[-1].offset if len(found) > limit else None
-        return _answer(contract.AuditPage(items=items, next_before=more))
+        return _answer(AuditPage(items=items, next_before=more))
 
     async def audit_head(self, request: Request) -> Answer:
         """Answer with the end of the tenant's chain."""
-        parse(contract.GetAuditHead, request)
+        parse(GetAuditHead, request)
         tenant = request.context.tenant
         await self._wait(AUDIT, request)
         for last in await list_audit(self.views, tenant, before=None, limit=1):
             return _answer(
-                contract.AuditHead(
-                    tenant_id=tenant, entries=last.number, offset=last.offset, hash=last.hash
-                )
+                AuditHead(tenant_id=tenant, entries=last.number, offset=last.offset, hash=last.hash)
             )
         raise Rejected("there is no such tenant", code=ErrorCode.TENANT_NOT_FOUND)
 
@@ -114,8 +123,8 @@ def _answer(reply: Reply) -> Answer:
     return Answer(reply.model_dump_json().encode())
 
 
-def _entry(entry: AuditEntry) -> contract.AuditEntry:
-    return contract.AuditEntry(
+def _entry(entry: AuditEntry) -> Entry:
+    return Entry(
         number=entry.number,
         offset=entry.offset,
         stream=entry.stream,
