@@ -1,6 +1,6 @@
 """Every message of the fleet. A new bounded context is added here, and nowhere else."""
 
-from flotilla_contracts import counter, tenant
+from flotilla_contracts import counter, tenant, tenant_views
 from flotilla_contracts.message import Ask, Command, Event, Query
 
 EVENTS: dict[str, tuple[type[Event], ...]] = {
@@ -9,5 +9,5 @@ EVENTS: dict[str, tuple[type[Event], ...]] = {
 }
 """By the service that publishes them."""
 COMMANDS: tuple[type[Command], ...] = (*counter.COMMANDS, *tenant.COMMANDS)
-QUERIES: tuple[type[Query], ...] = (*counter.QUERIES, *tenant.QUERIES)
+QUERIES: tuple[type[Query], ...] = (*counter.QUERIES, *tenant.QUERIES, *tenant_views.QUERIES)
 ASKS: tuple[type[Ask], ...] = (*COMMANDS, *QUERIES)
