@@ -6,8 +6,9 @@ from litestar import Litestar
 
 from flotilla.bus import Bus
 from flotilla.clock import Clock, IdSource
-from svc_web_bff.counters import Gateway, counter_routes
+from svc_web_bff.counters import counter_routes
 from svc_web_bff.edge import Edge
+from svc_web_bff.gateway import Gateway
 from svc_web_bff.metrics import http_metrics
 from svc_web_bff.operations import Fleet, operation_routes
 from svc_web_bff.problems import on_error
