@@ -134,15 +134,19 @@ def consistency_token(headers: Headers, tenant: str, aggregate: str) -> str | No
     owner, _, rest = stream.partition("/")
     kind, _, key = rest.partition("/")
     if not (
-        owner == tenant
-        and kind == aggregate
-        and is_identifier(key)
-        and _VERSION.fullmatch(version)
+        owner == tenant and kind == aggregate and is_identifier(key) and _VERSION.fullmatch(version)
     ):
-        raise _refused(
-            code, b"x-consistency-token", "expected a token that one of your commands answered with"
-        )
+        raise no_token_of_yours()
     return value
+
+
+def no_token_of_yours() -> Refusal:
+    """Return the refusal of a token: of what is none, and of those of others."""
+    return _refused(
+        ErrorCode.CONSISTENCY_TOKEN_INVALID,
+        b"x-consistency-token",
+        "expected a token that one of your commands answered with",
+    )
 
 
 def token_of(tenant: str, aggregate: str, key: str, version: int) -> bytes:

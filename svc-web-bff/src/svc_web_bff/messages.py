@@ -6,14 +6,15 @@ from typing import Any, cast
 from pydantic import ValidationError
 from pydantic_core import from_json
 
-from flotilla_contracts import Command, ErrorCode, FieldError, Query
+from flotilla_contracts import ErrorCode, FieldError, Query
+from flotilla_contracts.message import Ask
 from svc_web_bff.bodies import pointer_to
 from svc_web_bff.headers import IDENTIFIER_RULE
 from svc_web_bff.problems import Refusal
 from svc_web_bff.reply import allowed
 
 
-def message[M: Command | Query](
+def message[M: Ask](
     kind: type[M],
     fields: Mapping[str, Any],
     path: Mapping[str, str] | None = None,
@@ -43,7 +44,7 @@ def version_in(body: bytes) -> int:
 
 
 def _refusal(
-    kind: type[Command] | type[Query],
+    kind: type[Ask],
     lines: list[dict[str, Any]],
     path: Mapping[str, str],
     taken: set[str],

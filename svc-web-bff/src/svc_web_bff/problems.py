@@ -104,10 +104,9 @@ def _problem(error: Exception) -> Problem:
 
 def _kernel_problem(error: KernelError) -> Problem:
     code = ErrorCode(error.code) if error.code in ErrorCode else None
-    if code is ErrorCode.TENANT_NOT_FOUND:
-        return Problem.of(code, NO_SUCH_TENANT)
     if isinstance(error, Rejected):
-        return Problem.of(code, str(error)) if code else _unknown_rejection(error)
+        detail = NO_SUCH_TENANT if code is ErrorCode.TENANT_NOT_FOUND else str(error)
+        return Problem.of(code, detail) if code else _unknown_rejection(error)
     if isinstance(error, Corrupt):
         # What is damaged, and where, is for the log and not for callers.
         _log.critical("stored data is damaged", exc_info=error)
