@@ -4,6 +4,7 @@ import asyncpg
 
 from flotilla.stores.postgres import PostgresStore
 from flotilla.stores.postgres.connection import schema_of
+from flotilla.stores.postgres.isolation import EVERY_TENANT
 
 _EVENTS = """
 insert into event (stream, version, event_id, type, payload, metadata)
@@ -31,7 +32,9 @@ async def make_backlog(
     """
     async with PostgresStore.open(dsn, service=log):
         pass  # migrated
-    connection = await asyncpg.connect(dsn, server_settings={"search_path": schema_of(log)})
+    connection = await asyncpg.connect(
+        dsn, server_settings=EVERY_TENANT | {"search_path": schema_of(log)}
+    )
     try:
         await connection.execute(_EVENTS, events, streams)
         await connection.execute(_OUTBOX, events, streams, log)
@@ -51,7 +54,7 @@ class Ledger:
     @classmethod
     async def at(cls, dsn: str, log: str) -> "Ledger":
         """Connect to the store of `log`."""
-        settings = {"search_path": schema_of(log), "enable_seqscan": "off"}
+        settings = EVERY_TENANT | {"search_path": schema_of(log), "enable_seqscan": "off"}
         return cls(await asyncpg.connect(dsn, server_settings=settings))
 
     async def last_offset(self) -> int:

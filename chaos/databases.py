@@ -11,6 +11,8 @@ from typing import Any, Protocol
 
 import asyncpg
 
+from flotilla.stores.postgres.isolation import EVERY_TENANT
+
 TIMEOUT_S = 10.0
 
 
@@ -46,7 +48,9 @@ async def open_database(stores: Mapping[str, str]) -> AsyncIterator[Database]:
     """Lend a connection to all of `stores`: store URLs by service."""
     url = next(iter(stores.values()))
     if url.startswith("postgresql"):
-        session = await asyncpg.connect(url, timeout=TIMEOUT_S, command_timeout=TIMEOUT_S)
+        session = await asyncpg.connect(
+            url, timeout=TIMEOUT_S, command_timeout=TIMEOUT_S, server_settings=EVERY_TENANT
+        )
         try:
             yield _Postgres(session)
         finally:

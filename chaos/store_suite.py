@@ -25,6 +25,7 @@ from chaos.rounds import SETTLE_MAX_S, Round
 from chaos.truth import read_store
 from flotilla import Clock
 from flotilla.embedded import PostgresServer, run_postgres
+from flotilla.stores.postgres.isolation import EVERY_TENANT
 from flotilla_contracts.counter import SERVICE
 
 ROOT = Path(__file__).parents[1]
@@ -93,7 +94,9 @@ class StoreWorld:
     async def ask(self, sql: str, *arguments: object) -> list[asyncpg.Record]:
         """Return the rows of a question of the nemesis; none when the server is down by now."""
         with suppress(OSError, *DRIVER_ERRORS):
-            session = await asyncpg.connect(self.postgres.dsn, timeout=5, command_timeout=5)
+            session = await asyncpg.connect(
+                self.postgres.dsn, timeout=5, command_timeout=5, server_settings=EVERY_TENANT
+            )
             try:
                 found: list[asyncpg.Record] = await session.fetch(sql, *arguments)
                 return found

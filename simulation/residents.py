@@ -233,7 +233,7 @@ async def retry_parked(shared: Shared, process: Process) -> None:
         await process.sleep(1 + shared.rng.random() * 3)
         for part in shared.journal:
             parking = Parking(part, views, process)
-            for key in sorted(await parked_keys(views, part.name, LOG)):
+            for key in sorted(await parked_keys(views.fetch_across, part.name, LOG)):
                 try:
                     await parking.retry(key)
                 except (NotParked, StillPoison) as error:

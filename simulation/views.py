@@ -16,7 +16,7 @@ from flotilla.clock import from_us, to_us
 from flotilla.heartbeat import TABLES as HEARTBEAT_TABLES
 from flotilla.outbox import START
 from flotilla.parked import TABLES as PARKED_TABLES
-from flotilla.projection import LockWait, Row
+from flotilla.projection import LockWait, Row, about_one_tenant
 
 LOCK_WAIT_S = 5.0
 _CHECKPOINTS = """
@@ -141,6 +141,14 @@ class MemoryViews:
         """Return the rows of a query."""
         async with self._turn():
             return await Session(self.database, self.reach).fetch(sql, *parameters)
+
+    async def fetch_of(self, tenant: str, sql: str, *parameters: object) -> Sequence[Row]:
+        """Return the rows of a query about one tenant."""
+        return await self.fetch(about_one_tenant(sql), tenant, *parameters)
+
+    async def fetch_across(self, sql: str, *parameters: object) -> Sequence[Row]:
+        """Return the rows of a query about every tenant."""
+        return await self.fetch(sql, *parameters)
 
     async def checkpoints(self) -> Sequence[tuple[str, str, Checkpoint]]:
         """Return every checkpoint, by projection."""

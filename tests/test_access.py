@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from importlib import import_module
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
+from uuid import uuid4
 
 import asyncpg
 import httpx
@@ -18,7 +19,7 @@ import nats
 import pytest
 import pytest_asyncio
 
-from flotilla import Bindings, Unavailable
+from flotilla import Bindings, Unavailable, ViewSession
 from flotilla.buses.local import LocalBus
 from flotilla.buses.nats import NatsBus
 from flotilla.buses.routed import RoutedBus
@@ -26,8 +27,10 @@ from flotilla.clock import SystemClock, uuid7
 from flotilla.embedded import run_postgres
 from flotilla.nats import connected
 from flotilla.service import HttpBinding
-from flotilla.stores import open_leases, open_store
+from flotilla.store import Unit, stream_id
+from flotilla.stores import open_leases, open_store, open_views
 from flotilla.testing.servers import open_folder
+from flotilla.testing.store import append, record
 from flotilla_platform.generating import artifacts
 from flotilla_platform.generating.nats import accounts
 from flotilla_platform.reading import read_platform
@@ -119,8 +122,8 @@ async def provision(dsn: str) -> None:
 async def places() -> AsyncIterator[Places]:
     with open_folder() as data, open_folder() as folder:
         async with run_postgres(data) as postgres, broker(folder) as port:
-            await provision(postgres.dsn)
-            yield Places(port, postgres.dsn)
+            await provision(postgres.superuser_dsn)
+            yield Places(port, postgres.superuser_dsn)
 
 
 @asynccontextmanager
@@ -303,13 +306,58 @@ async def test_no_role_does_what_is_not_its_to_do(
         await connection.close()
 
 
+SEEN_BY = [
+    ("counter", "counter.event"),
+    ("counter", "counter.aggregate"),
+    ("counter", "counter.idempotency"),
+    ("counter", "counter.outbox_entry"),
+    ("outbox_relay", "counter.outbox_entry"),
+    ("projector", "counter.outbox_entry"),
+    ("projector", "projector.counter_view"),
+    ("operator", "counter.event"),
+    ("operator", "projector.counter_view"),
+]
+
+
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize(("role", "table"), SEEN_BY)
+async def test_no_role_sees_a_tenants_rows_without_saying_for_whom(
+    places: Places, role: str, table: str
+) -> None:
+    async with deployable(places, "counter"), deployable(places, "projector"):
+        pass  # so that the tables are there
+    async with open_store(places.store("counter"), service="counter") as store:
+        stream = stream_id("acme", "counter", uuid4().hex)
+        await store.commit([Unit((append(stream, 0, "1"),), record(stream))])
+    async with open_views(places.store("projector"), service="projector") as views:
+        await views.transact(_one_counter)
+    connection = await asyncpg.connect(places.store(role))
+    try:
+        seen = [await connection.fetchval(f"select count(*) from {table}")]
+        for said in ("tenants = '{rival}'", "tenants = '{acme}'", "every_tenant = 'on'"):
+            await connection.execute(f"set flotilla.{said}")
+            seen.append(await connection.fetchval(f"select count(*) from {table}"))
+    finally:
+        await connection.close()
+    nothing, of_rival, _, of_all = seen
+    assert (0, 0) == (nothing, of_rival)
+    assert of_all > 0
+
+
+async def _one_counter(view: ViewSession) -> None:
+    await view.execute_many(
+        "insert into counter_view (tenant, counter_id, value, version) values ($1, $2, 1, 1)",
+        [("acme", uuid4().hex)],
+    )
+
+
 @pytest.mark.asyncio(loop_scope="module")
 async def test_a_schema_that_is_not_there_yet_is_waited_for_by_others() -> None:
     with open_folder() as data:
         async with run_postgres(data) as postgres:
-            await provision(postgres.dsn)
-            await provision(postgres.dsn)  # twice is as once
-            fresh = Places(0, postgres.dsn)
+            await provision(postgres.superuser_dsn)
+            await provision(postgres.superuser_dsn)  # twice is as once
+            fresh = Places(0, postgres.superuser_dsn)
             with pytest.raises(Unavailable) as refused:
                 async with open_store(fresh.store("outbox_relay"), service="counter"):
                     pass
@@ -318,21 +366,21 @@ async def test_a_schema_that_is_not_there_yet_is_waited_for_by_others() -> None:
                 pass
             async with open_leases(fresh.store("outbox_relay"), service="counter") as leases:
                 assert await leases.acquire("relay:counter", "me", ttl_s=1) is not None
-            await provision(postgres.dsn)  # and after the owner's migrations too
+            await provision(postgres.superuser_dsn)  # and after the owner's migrations too
 
 
 @pytest.mark.asyncio(loop_scope="module")
 async def test_a_database_that_was_there_before_its_accounts_is_shared_as_they_say() -> None:
     with open_folder() as data:
         async with run_postgres(data) as postgres:
-            async with open_store(postgres.dsn, service="counter"):
+            async with open_store(postgres.superuser_dsn, service="counter"):
                 pass  # of a release before these accounts: its tables are the superuser's
-            await provision(postgres.dsn)
+            await provision(postgres.superuser_dsn)
             for role in ("counter", "outbox_relay"):
-                url = Places(0, postgres.dsn).store(role)
+                url = Places(0, postgres.superuser_dsn).store(role)
                 async with open_store(url, service="counter") as store:
                     assert (await store.status()).waiting == 0
-            connection = await asyncpg.connect(Places(0, postgres.dsn).store("counter"))
+            connection = await asyncpg.connect(Places(0, postgres.superuser_dsn).store("counter"))
             await connection.execute(
                 "alter table counter.event add column extra int"
             )  # it is the owner

@@ -212,7 +212,8 @@ def test_roles_have_the_time_outs_that_services_ask_for() -> None:
 
 
 def test_all_processes_together_fit_into_the_store() -> None:
-    for pool in (store.CONNECTIONS_MAX, views.CONNECTIONS_MAX):
+    for module in (store, views):
+        pool = module.CONNECTIONS_MAX + module.EVERY_TENANT_CONNECTIONS_MAX
         assert pool + leases.CONNECTIONS_MAX <= POOL_CONNECTIONS
     logs = sum(1 for service in PLATFORM.services.values() if service.log)
     used = sum(connections_max(one, logs) for one in roles(PLATFORM)) + OPERATOR_CONNECTIONS

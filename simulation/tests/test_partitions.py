@@ -75,8 +75,10 @@ async def folded(views: MemoryViews, part: Projection, log: Sequence[LogEvent], 
 
 async def seen(views: MemoryViews) -> tuple[list[object], list[object]]:
     """Return the rows, and what is parked."""
-    rows = await views.fetch("select * from counter_view order by 1, 2")
-    parked = await views.fetch('select "offset", key from projection_parked_event order by 1')
+    rows = await views.fetch_across("select * from counter_view order by 1, 2")
+    parked = await views.fetch_across(
+        'select "offset", key from projection_parked_event order by 1'
+    )
     return list(rows), list(parked)
 
 
@@ -100,7 +102,7 @@ async def test_any_interleaving_of_partitions_is_the_fold_of_the_whole(
         assert await seen(whole) == await seen(divided), f"seed {seed}"
         for views, mended in ((whole, [Mended()]), (divided, list(parts(Mended(), count)))):
             for part in mended:
-                for key in sorted(await parked_keys(views, part.name, part.log)):
+                for key in sorted(await parked_keys(views.fetch_across, part.name, part.log)):
                     await Parking(part, views).retry(key)
         assert await seen(whole) == await seen(divided), f"seed {seed}"
         assert [] == (await seen(divided))[1]

@@ -60,7 +60,8 @@ class Stream:
                 stream=f"{tenant}/thing/a",
                 streamversion=self.last,
                 schemaversion=1,
-                correlationid="c",
+                correlationid="c-ü",
+                causationid="request 1",
                 traceparent=TRACE,
             )
             await self.connection.publish(
@@ -154,6 +155,9 @@ async def test_an_event_arrives_as_it_was_published(stream: Stream) -> None:
         '{"n":  1.50, "é": "\\u00e9"}'.encode(),
         AT,
         TRACE,
+        event.event_id,
+        "c-ü",
+        "request 1",
     )
     assert ("acme/thing/a", 1) == (event.stream, event.version)
 

@@ -6,11 +6,12 @@ import random
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 from nats.aio.client import Client
+from nats.js import JetStreamContext
 
 from flotilla import (
     Answer,
@@ -28,13 +29,23 @@ from flotilla import (
     ViewSession,
     uuid7,
 )
+from flotilla.auditing import Audit
 from flotilla.background import Background
 from flotilla.buses.local import LocalBus
 from flotilla.embedded import NatsServer, run_nats
 from flotilla.heartbeat import heartbeats
 from flotilla.nats import connected
 from flotilla.settings import StartRefused
-from flotilla.store import Append, Committed, NewEvent, StreamId, Unit, tenant_of
+from flotilla.store import (
+    Append,
+    Committed,
+    NewEvent,
+    RecordedEvent,
+    StreamId,
+    Unit,
+    Version,
+    tenant_of,
+)
 from flotilla.stores import ServiceStore, open_store
 from flotilla.stores.libsql import LibsqlViews
 from flotilla.stores.memory import MemoryStore
@@ -53,16 +64,62 @@ from flotilla_contracts.counter import (
     TenantTotals,
 )
 from flotilla_contracts.health import HealthReply, LagReply, health_subject
+from flotilla_contracts.message import Event
 from flotilla_contracts.parked import RetriedReply, RetryParked, retry_subject
+from flotilla_contracts.tenant import TenantActivated, TenantCreated
+from flotilla_contracts.tenant_views import GetAuditHead, ListTenants, TenantPage
 from flotilla_contracts.wire import event_stream, event_subject, event_subjects
+from svc_projector.audit import AuditView
 from svc_projector.counters import CounterView
 from svc_projector.main import compose
 from svc_projector.projector import Projector
+from svc_projector.read_models import read_stream
 from svc_projector.running import RunningProjection, health_of
 
 LOG = "counter"
 STREAM = event_stream(LOG)
 LIMIT_S = 20.0
+
+
+CREATED = TenantCreated(tenant_id="acme", name="Acme", plan="free", actor_id="ann")
+ACTIVATED = TenantActivated(actor_id="system")
+
+
+def cloud_event(log: str, event: RecordedEvent) -> tuple[str, bytes, dict[str, str]]:
+    """Return subject, payload and headers of an event, as the relay publishes it."""
+    tenant = tenant_of(event.stream)
+    envelope = Envelope(
+        id=event.event_id,
+        source=f"urn:flotilla:service:{log}",
+        type=event.type,
+        time=event.recorded_at,
+        tenant=tenant,
+        stream=event.stream,
+        streamversion=event.version,
+        schemaversion=1,
+        correlationid=event.metadata.get("correlation", event.event_id),
+        causationid=event.metadata.get("causation"),
+    )
+    subject = event_subject(log, tenant, event.type)
+    return subject, event.payload.encode(), envelope.to_headers()
+
+
+@dataclass(frozen=True)
+class Log:
+    """Another log, written and relayed by hand."""
+
+    store: ServiceStore
+    js: JetStreamContext
+    name: str
+
+    async def append(self, stream: StreamId, version: int, event: Event) -> None:
+        new = NewEvent(str(uuid7()), event.type, event.model_dump_json(), {"causation": "r 1"})
+        unit = Unit((Append(stream, Version(version), (new,)),))
+        assert [Committed()] == await self.store.commit([unit])
+        [waiting] = await self.store.pending(limit=10)
+        subject, payload, headers = cloud_event(self.name, waiting.event)
+        ack = await self.js.publish(subject, payload, headers=headers)
+        await self.store.record([(waiting.position, Offset(ack.seq))])
 
 
 class World:
@@ -121,20 +178,8 @@ class World:
             await self.publish(entry)
 
     async def publish(self, entry: OutboxEntry) -> None:
-        event, tenant = entry.event, tenant_of(entry.event.stream)
-        envelope = Envelope(
-            id=event.event_id,
-            source=f"urn:flotilla:service:{LOG}",
-            type=event.type,
-            time=event.recorded_at,
-            tenant=tenant,
-            stream=event.stream,
-            streamversion=event.version,
-            schemaversion=1,
-            correlationid="c",
-        )
-        subject = event_subject(LOG, tenant, event.type)
-        ack = await self.js.publish(subject, event.payload.encode(), headers=envelope.to_headers())
+        subject, payload, headers = cloud_event(LOG, entry.event)
+        ack = await self.js.publish(subject, payload, headers=headers)
         assert entry.offset == ack.seq
 
     async def get(
@@ -222,6 +267,36 @@ async def test_events_on_the_stream_appear_in_answers(world: World) -> None:
         names = ("counters", "tenant-totals", "activity")
         none_behind = {f"projection.{name}": Lag(0, 0.0) for name in names}
         assert Health((), none_behind) == await running.health()
+
+
+async def test_two_logs_are_folded_side_by_side(world: World) -> None:
+    """Each read model follows its own, and the stream's copy of the audited one proves the view."""
+    stores = {**world.bindings.stores, "tenant": world.bindings.stores["counter"] + ".tenant"}
+    bindings = replace(world.bindings, stores=stores, logs=(LOG, "tenant"))
+    async with open_store(stores["tenant"], service="tenant") as store:
+        tenants = Log(store, world.js, "tenant")
+        await world.create_stream()
+        await world.js.add_stream(name=event_stream("tenant"), subjects=[event_subjects("tenant")])
+        stream = StreamId("acme/tenant/acme")
+        for n, event in enumerate((CREATED, ACTIVATED)):
+            await tenants.append(stream, n, event)
+        await world.count("c", 2)
+        await world.relay()
+        async with compose(bindings):
+            await world.stands("c", 2)
+            context = Context("acme", "c", consistency_token="acme/tenant/acme@2")
+            asked = Request(ListTenants.subject, b"{}", context)
+            answer = await world.bus.request(asked)
+            [entry] = TenantPage.model_validate_json(answer.body).items
+            assert ("active", 2) == (entry.status, entry.version)
+            await world.bus.request(replace(asked, subject=GetAuditHead.subject))
+            assert 7 == len((await world.health()).lag)
+        view = AuditView()
+        async with LibsqlViews.open(stores["projector"], service="projector") as views:
+            parts = (view, view, views, store, read_stream(world.bindings.nats_url, "tenant"))
+            verified = await Audit(*parts, place="stream").run()
+            assert (None, 2) == (verified.difference, verified.entries)
+    await world.js.delete_stream(event_stream("tenant"))
 
 
 async def test_it_goes_on_where_it_was(world: World) -> None:

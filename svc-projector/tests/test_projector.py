@@ -122,7 +122,7 @@ async def started(views: ViewStore, ledger: Ledger) -> Projector:
 
 async def journal(views: ViewStore) -> list[int]:
     """Return what was written, line by line, and check that the checkpoint says the same."""
-    rows = await views.fetch("select line, payload from journal order by line")
+    rows = await views.fetch_across("select line, payload from journal order by line")
     assert list(range(1, len(rows) + 1)) == [line for line, _ in rows]
     assert len(rows) == (await views.checkpoint(Journal.name, Journal.log)).offset
     return [int(payload.strip('"')) for _, payload in rows]

@@ -32,7 +32,7 @@ from flotilla_contracts.counter import (
     GetCounter,
     ListCounters,
 )
-from svc_projector import queries
+from svc_projector import waiting
 from svc_projector.counters import CounterView
 from svc_projector.projector import Projector
 from svc_projector.queries import CounterQueries
@@ -63,7 +63,7 @@ class World:
         after = await self.projector.start()
         self.projector.recorded = ALL
         stream = StreamId(f"{tenant}/counter/{name}")
-        found = await self.projector.views.fetch(
+        found = await self.projector.views.fetch_across(
             "select version from counter_view where tenant = $1 and counter_id = $2", tenant, name
         )
         version = found[0][0] if found else 0
@@ -208,7 +208,7 @@ async def test_an_answer_waits_until_the_view_has_seen_the_token(
     patient: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is told, and does not have to look again."""
-    monkeypatch.setattr(queries, "LOOK_AGAIN_S", 3600.0)
+    monkeypatch.setattr(waiting, "LOOK_AGAIN_S", 3600.0)
     await patient.count("c", 1)
     asking = asyncio.create_task(patient.get("c", "acme/counter/c@3"))
     await patient.somebody_waits()

@@ -41,6 +41,11 @@ class LogEvent:
     payload: bytes
     recorded_at: datetime
     traceparent: str | None = None
+    event_id: str = ""
+    """Empty for one that comes back from where it was parked."""
+    correlation: str | None = None
+    """The event's id where it belongs to no conversation; None as `event_id`."""
+    causation: str | None = None
 
 
 def as_log_event(entry: OutboxEntry) -> LogEvent:
@@ -55,6 +60,9 @@ def as_log_event(entry: OutboxEntry) -> LogEvent:
         event.payload.encode(),
         event.recorded_at,
         event.metadata.get("traceparent"),
+        event.event_id,
+        event.metadata.get("correlation", event.event_id),
+        event.metadata.get("causation"),
     )
 
 

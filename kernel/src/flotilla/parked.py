@@ -10,7 +10,7 @@ from datetime import datetime
 from flotilla.clock import from_us, to_us
 from flotilla.errors import Rejected
 from flotilla.outbox import LogEvent, Offset
-from flotilla.projection import Row, ViewSession, ViewStore
+from flotilla.projection import Fetch, Row, ViewSession, ViewStore
 
 TABLES = (
     """
@@ -109,9 +109,9 @@ async def hold(view: ViewSession, projection: str, log: str) -> None:
     await view.execute_many(_HOLD, [(projection, log)])
 
 
-async def parked_keys(view: ViewSession | ViewStore, projection: str, log: str) -> dict[str, int]:
-    """Return how many events are parked, by key."""
-    return {key: int(n) for key, n in await view.fetch(_KEYS, projection, log)}
+async def parked_keys(fetch: Fetch, projection: str, log: str) -> dict[str, int]:
+    """Return how many events are parked, by key; `fetch` is one that sees every tenant's."""
+    return {key: int(n) for key, n in await fetch(_KEYS, projection, log)}
 
 
 async def parked_of(view: ViewSession, projection: str, log: str, key: str) -> list[ParkedEvent]:
@@ -150,14 +150,14 @@ async def parked_events(
 
     A projection's are those of its partitions, too.
     """
-    return [_event(row) for row in await views.fetch(_LIST, projection, key, offset, limit)]
+    return [_event(row) for row in await views.fetch_across(_LIST, projection, key, offset, limit)]
 
 
 async def parked_counts(views: ViewStore) -> list[ParkedCount]:
     """Return what is parked, by projection and log; nothing for those that have nothing."""
     return [
         ParkedCount(projection, log, int(events), int(keys), from_us(parked), from_us(recorded))
-        for projection, log, events, keys, parked, recorded in await views.fetch(_COUNTS)
+        for projection, log, events, keys, parked, recorded in await views.fetch_across(_COUNTS)
     ]
 
 

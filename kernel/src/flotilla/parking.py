@@ -86,7 +86,9 @@ class Parking:
 
     async def load(self) -> None:
         """Learn which keys are parked: before the first batch, and after any error."""
-        self.keys = set(await parked_keys(self.views, self.projection.name, self.projection.log))
+        self.keys = set(
+            await parked_keys(self.views.fetch_across, self.projection.name, self.projection.log)
+        )
 
     async def fold(
         self, after: Offset, batch: Sequence[LogEvent]
@@ -170,7 +172,7 @@ class Parking:
         keys = {self.key_of(event) for event in part} if self.keys or poison else set()
         if poison or keys & self.keys:
             name, log = self.projection.name, self.projection.log
-            counts = await parked_keys(view, name, log)
+            counts = await parked_keys(view.fetch, name, log)
             self.keys = set(counts) | (keys if poison else set())
             behind = [event for event in part if self.key_of(event) in self.keys]
             await self._park(view, behind, sum(counts.values()), poison)

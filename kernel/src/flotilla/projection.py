@@ -4,6 +4,7 @@ A projection is one module: tables, apply, queries, and the staleness it allows 
 `ViewStore` live in `flotilla.stores` and pass `flotilla.testing.ViewStoreContract`.
 """
 
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,8 +13,14 @@ from typing import Any, Protocol
 from flotilla.errors import Conflict
 from flotilla.outbox import LogEvent, Offset
 
+_ABOUT_ONE_TENANT = re.compile(r"\btenant\s*=\s*\$1(?!\d)", re.IGNORECASE)
+
 type Row = tuple[Any, ...]
 """A row of a query, or of parameters: what the SQL says."""
+
+
+type Fetch = Callable[..., Awaitable[Sequence[Row]]]
+"""What returns the rows of a query: `(sql, *parameters)`."""
 
 
 class Fenced(Conflict):
@@ -39,7 +46,10 @@ class LockWait:
 
 
 class ViewSession(Protocol):
-    """A transaction on the views. SQL is common to Postgres and SQLite, with `$1, $2 …` in order."""
+    """A transaction on the views, of every tenant: a batch has events of many.
+
+    SQL is common to Postgres and SQLite, with `$1, $2 …` in order.
+    """
 
     async def fetch(self, sql: str, *parameters: object) -> Sequence[Row]:
         """Return the rows of a query."""
@@ -78,6 +88,13 @@ class Projection(Protocol):
         ...
 
 
+def about_one_tenant(sql: str) -> str:
+    """Return a query that asks for `tenant = $1`; `ValueError` for one that does not."""
+    if not _ABOUT_ONE_TENANT.search(sql):
+        raise ValueError(f"a query about one tenant asks for `tenant = $1`: {sql}")
+    return sql
+
+
 class ViewStore(Protocol):
     """Tables of read models, and their checkpoints. Raises `Unavailable` when it does not answer."""
 
@@ -110,8 +127,28 @@ class ViewStore(Protocol):
         """Run `apply` in one transaction that moves no checkpoint."""
         ...
 
+    async def fetch_of(self, tenant: str, sql: str, *parameters: object) -> Sequence[Row]:
+        """Return the rows of a query about one tenant, outside of any transaction.
+
+        The tenant is its `$1`; `parameters` are the others. What belongs to other tenants is not
+        seen, where the database can hold that (Postgres); a query that does not ask for
+        `tenant = $1` is refused (`ValueError`) everywhere.
+        """
+        ...
+
+    async def fetch_across(self, sql: str, *parameters: object) -> Sequence[Row]:
+        """Return the rows of a query about every tenant: for operators, and directories by user.
+
+        Say at the call why no tenant may see them by it.
+        """
+        ...
+
     async def fetch(self, sql: str, *parameters: object) -> Sequence[Row]:
-        """Return the rows of a query, outside of any transaction."""
+        """Return the rows of a query about nobody's rows, outside of any transaction.
+
+        For checkpoints and the like: what belongs to a tenant is not seen, where the database can
+        hold that.
+        """
         ...
 
     async def checkpoints(self) -> Sequence[tuple[str, str, Checkpoint]]:

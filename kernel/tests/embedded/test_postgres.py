@@ -44,7 +44,7 @@ async def test_what_was_written_is_there_after_a_restart(tmp_path: Path) -> None
 async def test_it_is_durable_private_and_speaks_utf8(tmp_path: Path) -> None:
     async with run_postgres(tmp_path) as server:
         assert await value(server.dsn, "SELECT current_user || '@' || current_database()") == (
-            "flotilla@flotilla"
+            "fleet@flotilla"
         )
         for setting, expected in {
             "fsync": "on",
@@ -56,6 +56,29 @@ async def test_it_is_durable_private_and_speaks_utf8(tmp_path: Path) -> None:
             assert await value(server.dsn, f"SHOW {setting}") == expected, setting
         assert (tmp_path / "sock").stat().st_mode & 0o777 == 0o700
         assert (tmp_path / "pg").stat().st_mode & 0o777 == 0o700
+
+
+async def test_what_a_superuser_made_is_the_clients_after_the_next_start(tmp_path: Path) -> None:
+    """An older release, whose clients were superusers, or a restore."""
+    async with run_postgres(tmp_path) as server:
+        await execute(
+            server.superuser_dsn,
+            "CREATE SCHEMA old; CREATE TABLE old.t (n bigint GENERATED ALWAYS AS IDENTITY);"
+            " CREATE VIEW old.v AS SELECT n FROM old.t;"
+            " CREATE FUNCTION old.f() RETURNS int LANGUAGE sql RETURN 1",
+        )
+        await server.stop()
+        await server.start()
+        await execute(
+            server.dsn,
+            "ALTER TABLE old.t ADD COLUMN m int; DROP VIEW old.v; DROP FUNCTION old.f();"
+            " INSERT INTO old.t DEFAULT VALUES; CREATE SCHEMA fresh",
+        )
+        query = "SELECT rolsuper OR rolbypassrls FROM pg_roles WHERE rolname = current_user"
+        assert (False, True) == (
+            await value(server.dsn, query),
+            await value(server.superuser_dsn, query),
+        )
 
 
 async def test_a_killed_postmaster_comes_back_by_itself_with_everything_committed(

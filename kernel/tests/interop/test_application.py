@@ -161,7 +161,7 @@ async def test_a_failure_between_the_events_and_the_outbox_leaves_neither(
 ) -> None:
     account_id = bank.open("Ann")
     service = settings["FLOTILLA_SERVICE"]
-    with psycopg.connect(postgres_server.dsn, autocommit=True) as admin:
+    with psycopg.connect(postgres_server.superuser_dsn, autocommit=True) as admin:
         admin.execute(
             f"alter table {service}.event_outbox add constraint broken check (version < 2)".encode()
         )

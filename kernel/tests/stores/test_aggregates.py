@@ -45,6 +45,7 @@ from flotilla.store import (
     stream_id,
 )
 from flotilla.stores import ServiceStore, open_store
+from flotilla.stores.postgres.isolation import EVERY_TENANT
 from flotilla.testing import eventually
 
 TALLY = stream_id("acme", "tally", "t")
@@ -115,7 +116,9 @@ class World:
                     raise
 
             return (await eventually(got_through, what=sql))[0]
-        session = await asyncpg.connect(self.url, server_settings={"search_path": self.service})
+        session = await asyncpg.connect(
+            self.url, server_settings=EVERY_TENANT | {"search_path": self.service}
+        )
         try:
             return [tuple(row) for row in await session.fetch(sql)]
         finally:

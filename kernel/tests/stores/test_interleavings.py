@@ -52,6 +52,7 @@ from flotilla.stores import ServiceStore
 from flotilla.stores.libsql import LibsqlStore
 from flotilla.stores.memory import MemoryStore
 from flotilla.stores.postgres import PostgresStore
+from flotilla.stores.postgres.isolation import EVERY_TENANT
 from flotilla.testing import new_event
 
 HOUR_S = 3600
@@ -76,7 +77,7 @@ class Stage:
     def fresh(self) -> tuple[str, list[ServiceStore]]:
         """Return a new tenant, and stores that have nothing of it and an empty log."""
         tenant = f"t{next(self.examples)}"
-        postgres = PostgresStore(self.postgres._connections, log=tenant)
+        postgres = PostgresStore(self.postgres._of_tenants, self.postgres._connections, log=tenant)
         libsql = LibsqlStore(self.libsql._database, log=tenant, clock=SystemClock())
         return tenant, [MemoryStore(), postgres, libsql]
 
@@ -453,7 +454,7 @@ class RawWriter(Writer):
     log: str = ""
 
     async def run(self, times: int) -> None:
-        connection = await asyncpg.connect(self.dsn)
+        connection = await asyncpg.connect(self.dsn, server_settings=EVERY_TENANT)
         try:
             for _ in range(times):
                 await self._try(connection, self.chance.choice(HOT + COLD[:4]))

@@ -292,7 +292,7 @@ class TestMigrating:
         await views.migrate("tally", [TALLY, more])
         await views.migrate("tally", [TALLY, more])
 
-        assert [] == list(await views.fetch("select n from more"))
+        assert [] == list(await views.fetch_across("select n from more"))
         with pytest.raises(Corrupt, match=r"projection:tally: migration 1 .* was changed"):
             await views.migrate("tally", [TALLY + " ", more])
         with pytest.raises(Corrupt, match="is at schema version 2 and this code knows 1"):
@@ -303,7 +303,7 @@ class TestMigrating:
             await views.migrate("bad", ["create table half (n bigint); create tabl oops (n)"])
 
         with pytest.raises(ValueError, match="no such table"):
-            await views.fetch("select n from half")
+            await views.fetch_across("select n from half")
         await views.migrate("bad", ["create table half (n bigint)"])
 
     def test_what_is_planned(self) -> None:
@@ -534,9 +534,9 @@ class TestViews:
         with contextlib.suppress(asyncio.CancelledError):
             await task
 
-        assert [] == list(await views.fetch("select name from tally"))
+        assert [] == list(await views.fetch_across("select name from tally"))
         await views.advance("tally", "thing", step(0, 2), add)
-        assert [(2,)] == list(await views.fetch("select n from tally where name = $1", "b"))
+        assert [(2,)] == list(await views.fetch_across("select n from tally where name = $1", "b"))
 
     @pytest.mark.parametrize("delay_ms", range(5))
     async def test_a_step_cancelled_anywhere_is_whole_or_absent(
@@ -551,7 +551,7 @@ class TestViews:
         await views.advance("other", "thing", step(0, 1), lambda _: asyncio.sleep(0))
 
         moved = await views.checkpoint("tally", "thing") != Checkpoint(Offset(0))
-        assert (2 if moved else 0) == len(await views.fetch("select name from tally"))
+        assert (2 if moved else 0) == len(await views.fetch_across("select name from tally"))
 
     async def test_a_session_ends_with_its_step(self, views: LibsqlViews) -> None:
         kept: list[ViewSession] = []
@@ -606,7 +606,7 @@ class TestViews:
         self, views: LibsqlViews, sql: str, parameters: Sequence[object], complaint: str
     ) -> None:
         with pytest.raises(ValueError, match=complaint):
-            await views.fetch(sql, *parameters)
+            await views.fetch_across(sql, *parameters)
 
 
 class TestPlans:

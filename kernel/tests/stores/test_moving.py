@@ -12,7 +12,7 @@ import libsql
 import pytest
 
 from flotilla.embedded import PostgresServer
-from flotilla.embedded.postgres import DATABASE
+from flotilla.embedded.postgres_clients import DATABASE
 from flotilla.errors import KernelError
 from flotilla.outbox import START, LogEvent, Offset
 from flotilla.projection import Checkpoint, ViewSession
@@ -30,6 +30,7 @@ from flotilla.store import (
 )
 from flotilla.stores import open_kept, open_leases, open_store, open_views
 from flotilla.stores.moving import Moved, MoveProgress, check_source, move
+from flotilla.stores.postgres.isolation import EVERY_TENANT
 
 _numbers = count(1)
 DIRECTIONS = ["libsql-postgres", "postgres-libsql", "libsql-libsql", "postgres-postgres"]
@@ -117,7 +118,7 @@ async def raw(url: str, service: str) -> AsyncIterator[Callable[..., Any]]:
         connection.close()
         return
     schema = service.replace("-", "_")
-    postgres = await asyncpg.connect(url, server_settings={"search_path": schema})
+    postgres = await asyncpg.connect(url, server_settings=EVERY_TENANT | {"search_path": schema})
     try:
         yield postgres.fetch
     finally:
@@ -257,7 +258,7 @@ async def test_a_service_goes_on_where_it_was(sides: Sides) -> None:
         assert (loaded.version, loaded.snapshot) == (4, Snapshot(Version(4), 1, '{"n": 1}'))
     async with open_views(sides.target, service=service) as views:
         assert (await views.checkpoint("seen", service)).offset == 5
-        assert len(await views.fetch("select n from seen where ok")) == 1
+        assert len(await views.fetch_across("select n from seen where ok")) == 1
 
 
 async def test_a_target_with_something_else_in_it_is_refused_and_stays(sides: Sides) -> None:

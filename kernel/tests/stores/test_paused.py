@@ -30,6 +30,7 @@ from flotilla.stores.libsql import LibsqlStore, LibsqlViews
 from flotilla.stores.libsql.connection import Locked
 from flotilla.stores.postgres import PostgresStore, PostgresViews
 from flotilla.stores.postgres import connection as connections
+from flotilla.stores.postgres.isolation import EVERY_TENANT
 from flotilla.testing import eventually, new_event
 from flotilla.testing.store import A, B, append, commit_one, payloads, record
 from flotilla.testing.views import TALLY, add, step
@@ -195,7 +196,9 @@ async def somebody(
     server: PostgresServer, store: PostgresStore
 ) -> AsyncIterator[asyncpg.Connection]:
     """Lend a session that is not the store's, in its schema."""
-    session = await asyncpg.connect(server.dsn, server_settings={"search_path": store._log})
+    session = await asyncpg.connect(
+        server.dsn, server_settings=EVERY_TENANT | {"search_path": store._log}
+    )
     try:
         yield session
     finally:
@@ -277,7 +280,7 @@ async def test_a_projector_that_is_paused_in_a_step_is_succeeded_by_another(
             assert re.fullmatch(ENDED, await paused.says())
         with pytest.raises(Fenced):
             await views.advance("tally", "thing", step(0, 2), add)
-        assert [(2,)] == list(await views.fetch("select n from tally where name = $1", "b"))
+        assert [(2,)] == list(await views.fetch_across("select n from tally where name = $1", "b"))
 
 
 async def test_paused_between_two_commits_it_holds_nothing_and_learns_that_it_is_late(

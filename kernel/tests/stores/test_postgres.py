@@ -14,6 +14,7 @@ from flotilla.projection import ViewSession
 from flotilla.store import Unit
 from flotilla.stores.postgres import PostgresLeases, PostgresStore, PostgresViews
 from flotilla.stores.postgres.connection import read_sql, schema_of
+from flotilla.stores.postgres.isolation import EVERY_TENANT
 from flotilla.testing import (
     DueStoreContract,
     EventStoreContract,
@@ -76,7 +77,7 @@ class TestPostgresOutbox(OutboxContract):
         await leases.release(lease)
         await store.commit([Unit((append(A, 0, '"1"'),))])
         [entry] = await store.pending(limit=1)
-        connection = await asyncpg.connect(postgres_server.dsn)
+        connection = await asyncpg.connect(postgres_server.dsn, server_settings=EVERY_TENANT)
         try:
             async with connection.transaction():
                 await connection.execute(f'set local search_path = "{schema_of(service)}"')

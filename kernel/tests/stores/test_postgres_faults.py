@@ -36,6 +36,8 @@ from flotilla.store import (
 from flotilla.stores.migrations import read_migrations
 from flotilla.stores.postgres import PostgresStore, PostgresViews
 from flotilla.stores.postgres import connection as connections
+from flotilla.stores.postgres.isolation import EVERY_TENANT
+from flotilla.stores.postgres.store import CONNECTIONS_MAX
 from flotilla.testing import new_event
 from flotilla.testing.servers import open_folder
 from flotilla.testing.store import A, B, append, commit_one, payloads, record
@@ -85,7 +87,9 @@ async def somebody_else(
     server: PostgresServer, store: PostgresStore
 ) -> AsyncIterator[asyncpg.Connection]:
     """Lend a session that is not the store's, in its schema."""
-    session = await asyncpg.connect(server.dsn, server_settings={"search_path": store._log})
+    session = await asyncpg.connect(
+        server.dsn, server_settings=EVERY_TENANT | {"search_path": store._log}
+    )
     try:
         yield session
     finally:
@@ -212,7 +216,8 @@ async def test_a_cancelled_caller_leaves_a_whole_unit_or_nothing(
 ) -> None:
     """And a connection of which nobody knows what it is in is not lent again."""
     unit = Unit((append(A, 0, '"1"'), append(B, 0, '"1"')), record("k", reply=b"then"))
-    [connection] = store._connections._idle
+    await store.read(A)
+    [connection] = store._of_tenants._idle
     async with somebody_else(postgres_server, store) as session:
         async with holding(session, "lock table event_outbox in share mode"):
             waiting = asyncio.create_task(store.commit([unit]))
@@ -347,11 +352,11 @@ async def test_when_all_connections_are_busy_it_is_unavailable_in_time(
     free = asyncio.Event()
 
     async def occupy() -> None:
-        async with store._connections.use():
+        async with store._of_tenants.use():
             await free.wait()
 
     async with asyncio.TaskGroup() as group:
-        for _ in range(8):
+        for _ in range(CONNECTIONS_MAX):
             group.create_task(occupy())
         await asyncio.sleep(0)
         with pytest.raises(Unavailable, match="all connections are busy"):
@@ -386,17 +391,17 @@ async def settings_of(session: asyncpg.Connection) -> dict[str, str]:
 
 async def test_limits_are_in_force_on_every_connection(store: PostgresStore) -> None:
     """Nothing waits for ever, whatever the server's own configuration says."""
-    everybody = asyncio.Barrier(8)
+    everybody = asyncio.Barrier(CONNECTIONS_MAX)
 
     async def look() -> dict[str, str]:
-        async with store._connections.use() as connection:
+        async with store._of_tenants.use() as connection:
             await everybody.wait()
             return await settings_of(connection)
 
-    found = await asyncio.gather(*(look() for _ in range(8)))
+    found = await asyncio.gather(*(look() for _ in range(CONNECTIONS_MAX)))
 
     limits = {"timezone": "UTC", "transaction_timeout": "1min"}
-    assert [connections.SERVER_SETTINGS | limits] * 8 == list(found)
+    assert [connections.SERVER_SETTINGS | limits] * CONNECTIONS_MAX == list(found)
     wanted = {"lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout"}
     wanted |= {"transaction_timeout"}
     assert wanted < set(found[0])
@@ -424,7 +429,7 @@ async def test_a_session_that_forgets_its_transaction_is_ended(
 @asynccontextmanager
 async def statements_of(store: PostgresStore) -> AsyncIterator[list[str]]:
     """Collect what the store's only connection asks the server for."""
-    [connection] = store._connections._idle
+    [connection] = store._of_tenants._idle
     statements: list[str] = []
 
     def note(asked: asyncpg.connection.LoggedQuery) -> None:
@@ -433,12 +438,12 @@ async def statements_of(store: PostgresStore) -> AsyncIterator[list[str]]:
     with connection.query_logger(note):
         yield statements
         await asyncio.sleep(0)  # the driver tells of each one step of the event loop later
-    assert [connection] == store._connections._idle
+    assert [connection] == store._of_tenants._idle
 
 
 async def test_connections_are_kept_and_a_batch_is_one_statement(store: PostgresStore) -> None:
     await commit_one(store, append(B, 0, "1"), by=record("k"))  # the driver learns types once
-    [backend] = [c.get_server_pid() for c in store._connections._idle]
+    [backend] = [c.get_server_pid() for c in store._of_tenants._idle]
     streams = [stream_id("acme", "thing", f"s{n}") for n in range(100)]
 
     async with statements_of(store) as statements:
@@ -449,7 +454,7 @@ async def test_connections_are_kept_and_a_batch_is_one_statement(store: Postgres
         assert [Committed()] * 100 == list(await store.commit(hot))
 
     assert (4, 1) == (len(statements), len(set(statements)))
-    assert [backend] == [c.get_server_pid() for c in store._connections._idle]
+    assert [backend] == [c.get_server_pid() for c in store._of_tenants._idle]
 
 
 async def test_a_load_is_one_statement_too(store: PostgresStore) -> None:
@@ -468,7 +473,8 @@ async def test_a_server_that_became_read_only_is_unavailable_and_not_the_callers
     store: PostgresStore,
 ) -> None:
     """After a failover, the old primary still answers; nobody's command is "unstorable" for that."""
-    [connection] = store._connections._idle
+    await store.read(A)
+    [connection] = store._of_tenants._idle
     await connection.execute("set default_transaction_read_only = on")
     units = [Unit((append(s, 0, "1"),), record(s)) for s in (A, B)]
 
@@ -622,8 +628,8 @@ async def test_a_migration_that_fails_leaves_nothing(postgres_server: PostgresSe
         with pytest.raises(asyncpg.PostgresSyntaxError):
             await views.migrate("bad", ["create table half (n bigint)", "create tabl oops"])
         with pytest.raises(asyncpg.UndefinedTableError):
-            await views.fetch("select n from half")
+            await views.fetch_across("select n from half")
 
         await views.migrate("bad", ["create table half (n bigint)"])
 
-        assert [] == list(await views.fetch("select n from half"))
+        assert [] == list(await views.fetch_across("select n from half"))

@@ -16,6 +16,7 @@ from flotilla.outbox import Offset
 from flotilla.store import Committed
 from flotilla.stores import open_leases, open_store, open_views
 from flotilla.stores.migrations import Migration, read_migrations
+from flotilla.stores.postgres.isolation import EVERY_TENANT
 from flotilla.testing.store import A, append, commit_one, record
 
 Opening = Callable[..., AbstractAsyncContextManager[Any]]
@@ -38,7 +39,9 @@ class Place:
         if self.url.startswith("libsql"):
             somebody = libsql.connect(self.url.removeprefix("libsql://"), isolation_level=None)
             return list(somebody.execute(sql).fetchall() or [])
-        session = await asyncpg.connect(self.url, server_settings={"search_path": self.service})
+        session = await asyncpg.connect(
+            self.url, server_settings=EVERY_TENANT | {"search_path": self.service}
+        )
         try:
             return [tuple(row) for row in await session.fetch(sql)]
         finally:

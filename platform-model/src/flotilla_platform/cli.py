@@ -94,6 +94,11 @@ class Commands(OnDemandGroup):
             "Who reads the logs, and how far it said it was.",
         ),
         Later(
+            "audit",
+            "audit_command:audit_app",
+            "What happened to tenants, in chains of hashes: show it, and prove that nothing lacks.",
+        ),
+        Later(
             "keys",
             "keys_command:keys_app",
             "The keys of personal data: how many there are, and which master key wraps them.",

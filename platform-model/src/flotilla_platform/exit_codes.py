@@ -48,6 +48,7 @@ class ExitCode(IntEnum):
         41,
         "secrets are missing, stale or in plain: each is named with file:line:column",
     )
+    AUDIT_BROKEN = 42, "an audit entry is missing, changed, inserted or out of order: it is named"
     INTERRUPTED = 130, "Ctrl-C (for `up` a second one) ended it at once; the data is safe"
 
 

@@ -45,7 +45,7 @@ def find_projection(runtime: Runtime, name: str) -> Found:
         Failure: there is none (with what was probably meant), or its code cannot be imported.
 
     """
-    found = {read.projection.name: read for read in _projections(runtime)}
+    found = {read.projection.name: read for read in projections_of(runtime)}
     if name not in found:
         raise Failure(
             ExitCode.USAGE,
@@ -55,7 +55,8 @@ def find_projection(runtime: Runtime, name: str) -> Found:
     return found[name]
 
 
-def _projections(runtime: Runtime) -> Iterator[Found]:
+def projections_of(runtime: Runtime) -> Iterator[Found]:
+    """Yield every projection of a running fleet. Raises `Failure` as `import_models`."""
     for service, entrypoint in runtime.read_models.items():
         models = import_models(service, entrypoint)
         for projection in models.projections:

@@ -255,3 +255,25 @@ VersionOption = Annotated[bool, typer.Option("--version", help="Print the versio
 def data_directory(data: Path | None, topology: str) -> Path:
     """Return the data directory that was asked for, or the topology's own."""
     return data if data is not None else Path(".flotilla") / topology
+
+
+AuditTenantOption = Annotated[
+    str, typer.Option("--tenant", help="Whose chain.", show_default=False)
+]
+AuditedTenantOption = Annotated[
+    str | None, typer.Option("--tenant", help="Only this tenant's chain; without it, all of them.")
+]
+AfterOffsetOption = Annotated[
+    int, typer.Option("--after", min=0, max=VERSION_MAX, help="Entries behind this offset.")
+]
+HeadOption = Annotated[
+    str | None,
+    typer.Option(
+        "--head",
+        metavar="HASH",
+        help="A head of --tenant that was kept elsewhere: the history up to it has to be in there.",
+    ),
+]
+StreamCopyOption = Annotated[
+    bool, typer.Option("--stream", help="Compare with the copy that JetStream has, too.")
+]

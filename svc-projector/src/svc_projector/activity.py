@@ -87,7 +87,7 @@ async def list_activity(
     views: ViewStore, tenant: str, *, before: int | None, limit: int
 ) -> ActivityPage:
     """Return up to `limit` of what happened to a tenant's counters before an offset, newest first."""
-    rows = await views.fetch(_LIST, tenant, before or _BEHIND_ALL, limit + 1)
+    rows = await views.fetch_of(tenant, _LIST, before or _BEHIND_ALL, limit + 1)
     items = tuple(
         ActivityEntry(offset=offset, counter_id=counter_id, type=kind, recorded_at=from_us(at_us))
         for offset, counter_id, kind, at_us in rows[:limit]

@@ -100,14 +100,14 @@ create table counter_view (
 
 async def get_counter(views: ViewStore, tenant: str, counter_id: str) -> CounterReply | None:
     """Return one counter, or None."""
-    for value, version in await views.fetch(_GET, tenant, counter_id):
+    for value, version in await views.fetch_of(tenant, _GET, counter_id):
         return CounterReply.model_construct(counter_id=counter_id, value=value, version=version)
     return None
 
 
 async def list_counters(views: ViewStore, tenant: str, *, after: str, limit: int) -> CounterPage:
     """Return up to `limit` of a tenant's counters with ids after `after`."""
-    rows = await views.fetch(_LIST, tenant, after, limit + 1)
+    rows = await views.fetch_of(tenant, _LIST, after, limit + 1)
     items = tuple(
         CounterReply.model_construct(counter_id=counter_id, value=value, version=version)
         for counter_id, value, version in rows[:limit]

@@ -146,6 +146,9 @@ def _log_event(offset: Offset, message: Msg) -> LogEvent:
         message.data,
         datetime.fromisoformat(unquote(headers["ce-time"])),
         headers.get("traceparent"),
+        unquote(headers["ce-id"]),
+        unquote(headers["ce-correlationid"]),
+        unquote(caused) if (caused := headers.get("ce-causationid")) else None,
     )
 
 

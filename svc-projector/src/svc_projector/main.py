@@ -1,4 +1,4 @@
-"""Composition root: the read models, and the queries on them.
+"""Composition root: the read models of the logs that the fleet has, and the queries on them.
 
 Any number of replicas may run, and all of them answer. Which one folds a projection, or a partition of
 one, is decided by a lease beside its view; that nothing is folded twice is decided by the checkpoint,
@@ -36,6 +36,7 @@ from flotilla_contracts.counter import GetCounter, GetTenantTotals, ListActivity
 from flotilla_contracts.health import health_subject
 from flotilla_contracts.parked import retry_subject
 from flotilla_contracts.wire import projection_lease, projection_reader
+from svc_projector.audit import AuditView
 from svc_projector.counters import CounterView
 from svc_projector.projector import Projector
 from svc_projector.queries import CounterQueries, answer_activity, answer_totals
@@ -49,6 +50,7 @@ from svc_projector.running import (
     show_life,
 )
 from svc_projector.settings import Settings
+from svc_projector.tenant_queries import TenantQueries
 
 NAME = "svc-projector"
 SERVICE = "projector"
@@ -59,7 +61,7 @@ SHOW_EVERY_S = 2.0
 async def compose(bindings: Bindings) -> AsyncIterator[Running]:
     """Run the projections while the block runs."""
     settings, clock, bus = Settings.read(), bindings.clock, bindings.bus
-    folded = projections(settings)
+    folded = [one for one in projections(settings) if one.log in bindings.logs]
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
         views = await enter(open_views(bindings.stores[SERVICE], service=SERVICE))
@@ -157,6 +159,7 @@ async def _serve(
     parkings = {projector.projection.name: projector.parking for projector in projectors}
     of_counters = [p for p in projectors if whole_name(p.projection.name) == CounterView.name]
     counters = CounterQueries(views, of_counters, wait_max_s)
+    by_name = {projector.projection.name: projector for projector in projectors}
     handlers: dict[str, Handler] = {
         GetCounter.subject: counters.get,
         ListCounters.subject: counters.list,
@@ -164,5 +167,7 @@ async def _serve(
         ListActivity.subject: partial(answer_activity, views),
         retry_subject(SERVICE): partial(answer_retry, parkings),
     }
+    if AuditView.name in by_name:
+        handlers |= TenantQueries(views, by_name, wait_max_s).handlers
     for subject, handler in handlers.items():
         await bus.serve(subject, observed(handler))

@@ -1,11 +1,10 @@
 """What the projector answers over the bus, from its views, and waiting for a view to catch up."""
 
-import asyncio
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from flotilla import Answer, Rejected, Request, Unavailable, ViewStore
+from flotilla import Answer, Rejected, Request, ViewStore
 from flotilla.commands import parse
 from flotilla.partition import partition_of
 from flotilla_contracts.counter import (
@@ -21,12 +20,8 @@ from svc_projector.activity import list_activity
 from svc_projector.counters import get_counter, list_counters
 from svc_projector.projector import Projector
 from svc_projector.totals import get_totals
+from svc_projector.waiting import until, wait_limit_s
 
-LOOK_AGAIN_S = 0.05
-"""Another process may move the view, and nobody here would hear of it."""
-
-WAIT_SHARE_MAX = 0.8
-"""How much of the caller's time may be spent waiting: an answer has to arrive within it, too."""
 _VERSION = re.compile(r"[0-9]{1,18}")
 
 
@@ -67,28 +62,10 @@ class CounterQueries:
             )
             return found is not None and found.version >= version
 
-        limit_s = min(self.wait_max_s, WAIT_SHARE_MAX * request.context.timeout_s)
+        limit_s = wait_limit_s(request.context, self.wait_max_s)
         stream = token.rpartition("@")[0]
         moved = self.projectors[partition_of(stream, len(self.projectors))].moved
-        await self._until(caught_up, moved, token, limit_s)
-
-    async def _until(
-        self,
-        fact: Callable[[], Awaitable[bool]],
-        moved: asyncio.Condition,
-        token: str,
-        limit_s: float,
-    ) -> None:
-        try:
-            async with asyncio.timeout(limit_s):
-                while not await fact():
-                    async with moved:
-                        await _notified(moved)
-        except TimeoutError as error:
-            raise Unavailable(
-                f"the view has not seen {token} within {limit_s} s; try again",
-                code=ErrorCode.VIEW_BEHIND,
-            ) from error
+        await until(caught_up, moved, token, limit_s)
 
 
 async def answer_totals(views: ViewStore, request: Request) -> Answer:
@@ -105,14 +82,6 @@ async def answer_activity(views: ViewStore, request: Request) -> Answer:
         views, request.context.tenant, before=query.before, limit=query.limit
     )
     return Answer(page.model_dump_json().encode())
-
-
-async def _notified(condition: asyncio.Condition) -> None:
-    try:
-        async with asyncio.timeout(LOOK_AGAIN_S):
-            await condition.wait()
-    except TimeoutError:
-        pass
 
 
 def _parse_token(token: str, tenant: str) -> tuple[str, int]:

@@ -7,9 +7,13 @@ from flotilla import LogEvent, Offset, Projection, Unavailable
 from flotilla.nats import connected
 from flotilla.rebuild import BATCH_EVENTS_MAX, ReadModels, Source
 from svc_projector.activity import ActivityFeed
+from svc_projector.audit import AuditView
 from svc_projector.counters import CounterView
 from svc_projector.log_reader import LogReader
+from svc_projector.memberships import Memberships
+from svc_projector.quotas import QuotaUseView
 from svc_projector.settings import Settings
+from svc_projector.tenants import TenantDirectory
 from svc_projector.totals import TotalsView
 
 QUIET_BATCHES_MAX = 5
@@ -22,6 +26,10 @@ def projections(settings: Settings) -> tuple[Projection, ...]:
         CounterView(settings.counters_partitions),
         TotalsView(),
         ActivityFeed(settings.activity_entries_max, settings.activity_age_max_s),
+        TenantDirectory(),
+        Memberships(),
+        QuotaUseView(),
+        AuditView(),
     )
 
 

@@ -88,6 +88,6 @@ def _change(event: LogEvent) -> tuple[int, int]:
 
 async def get_totals(views: ViewStore, tenant: str) -> TenantTotals:
     """Return a tenant's totals: zeros when nothing has happened."""
-    for counters, value_sum, events in await views.fetch(_GET, tenant):
+    for counters, value_sum, events in await views.fetch_of(tenant, _GET):
         return TenantTotals(counters=counters, value_sum=value_sum, events=events)
     return TenantTotals(counters=0, value_sum=0, events=0)

@@ -23,9 +23,7 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from urllib.parse import quote
 
-import asyncpg
 import structlog
 
 from flotilla.embedded.child import (
@@ -39,13 +37,17 @@ from flotilla.embedded.child import (
 )
 from flotilla.embedded.data_directory import own_folder, usable
 from flotilla.embedded.errors import EmbeddedError
+from flotilla.embedded.postgres_clients import (
+    CREATE_TIMEOUT_S,
+    PORT,
+    SUPERUSER,
+    USER,
+    dsn_of,
+    is_ready,
+)
 
 MAJOR = "18"
-USER = DATABASE = "flotilla"
 SYSTEM_USERS = ("flotilla-postgres", "nobody")
-PORT = 5432
-"""Only part of the socket's name."""
-
 SETTINGS: Mapping[str, str] = {
     "listen_addresses": "",
     "max_connections": "100",
@@ -57,8 +59,6 @@ SETTINGS: Mapping[str, str] = {
 
 _SOCKET_DIRECTORY_MAX_BYTES = 90
 _SOCKET_PREFIX = "flotilla-postgres-"
-_CONNECT_TIMEOUT_S = 2.0
-_CREATE_TIMEOUT_S = 60.0
 _USERADD_TIMEOUT_S = 10.0
 
 log = structlog.get_logger()
@@ -70,6 +70,8 @@ class PostgresServer(ChildProcess):
 
     dsn: str
     """Where clients connect; the host in it is the directory of the socket."""
+    superuser_dsn: str
+    """The same, for whom row-level security does not hold: dumps, roles, event triggers."""
 
 
 @asynccontextmanager
@@ -105,7 +107,7 @@ async def run_postgres(
         server = PostgresServer(
             name="postgres",
             command=_command(binaries, cluster, sockets, settings or {}),
-            is_ready=partial(_is_ready, _dsn(sockets, "postgres")),
+            is_ready=partial(is_ready, sockets),
             prepare=prepare,  # again: the folders above ours may have been closed since
             log_file=data / "postgres.log",
             stop_signal=signal.SIGINT,  # "fast": ends sessions, writes everything
@@ -119,7 +121,8 @@ async def run_postgres(
             supervise=supervise,
             start_timeout_s=start_timeout_s,
             on_exit=on_exit,
-            dsn=_dsn(sockets, DATABASE),
+            dsn=dsn_of(sockets, USER),
+            superuser_dsn=dsn_of(sockets, SUPERUSER),
         )
         try:
             await server.start()
@@ -138,29 +141,6 @@ def _command(
     }
     options = [f"{key}={value}" for key, value in {**SETTINGS, **socket, **settings}.items()]
     return (binaries / "postgres", "-D", cluster, *(part for o in options for part in ("-c", o)))
-
-
-def _dsn(sockets: Path, database: str) -> str:
-    # The port is named because a PGPORT in the environment would otherwise win.
-    return f"postgresql://{USER}@/{database}?host={quote(str(sockets))}&port={PORT}"
-
-
-async def _is_ready(dsn: str) -> bool:
-    """Connect, and create our database when it is missing."""
-    with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
-        connection = await asyncpg.connect(
-            dsn, timeout=_CONNECT_TIMEOUT_S, command_timeout=_CREATE_TIMEOUT_S
-        )
-        try:
-            found = await connection.fetchval(
-                "SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)", DATABASE
-            )
-            if not found:
-                await connection.execute(f"CREATE DATABASE {DATABASE}")
-        finally:
-            await connection.close(timeout=_CONNECT_TIMEOUT_S)
-        return True
-    return False
 
 
 def _find_binaries() -> Path:
@@ -205,7 +185,15 @@ async def _create(cluster: Path, binaries: Path, account: Account | None) -> Non
         process = await spawn(
             # The built-in locale is the same on every platform, and sorts by code point.
             (
-                *(binaries / "initdb", "-D", unfinished, "--username", USER, "--encoding", "UTF8"),
+                *(
+                    binaries / "initdb",
+                    "-D",
+                    unfinished,
+                    "--username",
+                    SUPERUSER,
+                    "--encoding",
+                    "UTF8",
+                ),
                 *("--locale", "C", "--locale-provider", "builtin", "--builtin-locale", "C.UTF-8"),
                 *("--auth-local", "trust", "--auth-host", "reject"),
             ),
@@ -214,7 +202,7 @@ async def _create(cluster: Path, binaries: Path, account: Account | None) -> Non
             die_with_us=signal.SIGTERM,
         )
     try:
-        await exited(process, _CREATE_TIMEOUT_S)
+        await exited(process, CREATE_TIMEOUT_S)
     finally:
         if process.returncode is None:
             process.kill()

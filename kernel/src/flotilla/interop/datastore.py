@@ -9,6 +9,7 @@ from psycopg.sql import SQL, Identifier
 
 from flotilla.stores.migrations import AppliedMigration, plan, read_migrations
 from flotilla.stores.postgres.connection import SERVER_SETTINGS
+from flotilla.stores.postgres.isolation import EVERY_TENANT, OF_NOBODY, OPEN_TABLES, closing
 
 MIGRATION_LOCK = 0x666C6F74  # the one of flotilla.stores.postgres: both migrate one schema
 ORDER = {False: SQL("asc"), True: SQL("desc")}
@@ -50,11 +51,17 @@ def migrate(datastore: PostgresDatastore) -> None:
                     " values (%s, %s, %s, %s)",
                     (component, step.version, step.name, step.checksum),
                 )
+        cursor.execute(OPEN_TABLES.replace("$1", "%s"), (list(OF_NOBODY),))
+        for row in cursor.fetchall():
+            cursor.execute(closing(row["name"], row["columns"]).encode())
 
 
 def configure(datastore: PostgresDatastore) -> None:
-    """Make every connection work in the service's schema, as `PostgresStore`'s own do."""
-    settings = SERVER_SETTINGS | {"search_path": datastore.schema}
+    """Make every connection work in the service's schema, as `PostgresStore`'s own do.
+
+    For every tenant: the library knows none, and its originators are an application's own.
+    """
+    settings = SERVER_SETTINGS | EVERY_TENANT | {"search_path": datastore.schema}
     if datastore.lock_timeout:
         settings["lock_timeout"] = f"{datastore.lock_timeout}s"
     kwargs = cast("dict[str, Any]", datastore.pool.kwargs)

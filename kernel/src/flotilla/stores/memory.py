@@ -44,7 +44,7 @@ from flotilla.store import (
     aggregate_of,
 )
 from flotilla.stores.memory_leases import MemoryLeases
-from flotilla.stores.storable import check_json, check_storable
+from flotilla.stores.storable import check_json, check_storable, of_tenant
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,9 @@ class MemoryStore:
         snapshot = self._snapshots.get(stream)
         if snapshot and snapshot.schema != snapshot_schema:
             snapshot = None
-        replies = {claim: known for claim in claims if (known := self._known(claim))}
+        replies = {
+            claim: known for claim in of_tenant(stream, claims) if (known := self._known(claim))
+        }
         tail = events[snapshot.version if snapshot else 0 :]
         return Loaded(Version(len(events)), snapshot, tuple(tail), replies)
 

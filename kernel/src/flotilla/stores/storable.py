@@ -6,11 +6,11 @@ by whoever parses it anyway: Postgres and libSQL by their columns, memory by `ch
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from flotilla.aggregate import EVENT_BYTES_MAX
 from flotilla.errors import EventTooLarge, Rejected
-from flotilla.store import IdempotencyRecord, NewEvent, StreamId, Unit, tenant_of
+from flotilla.store import ClaimKey, IdempotencyRecord, NewEvent, StreamId, Unit, tenant_of
 
 NAME_BYTES_MAX = 1024
 """A stream's name, or the parts of an idempotency key together: Postgres indexes up to 2,704 bytes.
@@ -32,8 +32,37 @@ class Unstorable(Rejected):
     default_code = "unstorable"
 
 
+class NotOneTenants(Rejected):
+    """The unit writes for several tenants, or for one without a name."""
+
+    default_code = "not-one-tenants"
+
+
+def unit_tenant(unit: Unit) -> str:
+    """Return for which tenant a unit of work is: the one of all its streams, and of its key.
+
+    Raises `NotOneTenants` when there are several, or one without a name.
+    """
+    tenants = {tenant_of(append.stream) for append in unit.appends}
+    if unit.record:
+        tenants.add(unit.record.claim.tenant)
+    if len(tenants) > 1 or "" in tenants:
+        raise NotOneTenants(f"a unit of work is one tenant's, and this one is of {len(tenants)}")
+    return next(iter(tenants), "")
+
+
+def of_tenant(stream: StreamId, claims: Sequence[ClaimKey]) -> list[ClaimKey]:
+    """Return the keys of a stream's own tenant: those of others stand for nothing here."""
+    tenant = tenant_of(stream)
+    return [claim for claim in claims if claim.tenant == tenant]
+
+
 def check_storable(unit: Unit) -> None:
-    """Raise `Unstorable` when a store cannot keep the unit, `EventTooLarge` when no broker takes it."""
+    """Raise `Unstorable` when a store cannot keep the unit, `EventTooLarge` when no broker takes it.
+
+    `NotOneTenants` when it is no unit of one tenant.
+    """
+    unit_tenant(unit)
     text = "".join(_texts(unit))
     if "\0" in text:
         raise Unstorable("text with a NUL character cannot be stored")

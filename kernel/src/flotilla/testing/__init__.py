@@ -5,6 +5,7 @@ one. Nothing in a suite skips.
 """
 
 from flotilla.testing.due import DueStoreContract
+from flotilla.testing.isolation import TenantIsolationContract, ViewIsolationContract
 from flotilla.testing.keys import KeyStoreContract
 from flotilla.testing.lease import LeaseStoreContract
 from flotilla.testing.outbox import OutboxContract
@@ -26,6 +27,8 @@ __all__ = [
     "ShadowStoreContract",
     "Spec",
     "SteppedClock",
+    "TenantIsolationContract",
+    "ViewIsolationContract",
     "ViewStoreContract",
     "eventually",
     "new_event",

@@ -116,7 +116,7 @@ async def restarted(views: ViewStore, diary: Diary, make: Make = by_hand) -> Par
 
 async def written(views: ViewStore) -> list[int]:
     """Return the offsets in the diary, line by line."""
-    return [at for (at,) in await views.fetch("select at from diary order by line")]
+    return [at for (at,) in await views.fetch_across("select at from diary order by line")]
 
 
 async def parked(views: ViewStore) -> list[int]:

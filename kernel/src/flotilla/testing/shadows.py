@@ -410,7 +410,7 @@ class ShadowStoreContract:
 
         async def read() -> None:
             while not over.is_set():
-                [row] = await places.live.fetch("select count(*), sum(n) from tally")
+                [row] = await places.live.fetch_across("select count(*), sum(n) from tally")
                 seen.append((int(row[0]), int(row[1])))
 
         readers = [asyncio.create_task(read()) for _ in range(3)]
@@ -453,4 +453,4 @@ class ShadowStoreContract:
         self, views: ViewStore, sql: str = "select name, n from tally order by name"
     ) -> list[tuple[object, ...]]:
         """Return what is in the view."""
-        return [tuple(row) for row in await views.fetch(sql)]
+        return [tuple(row) for row in await views.fetch_across(sql)]

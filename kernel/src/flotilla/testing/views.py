@@ -146,4 +146,6 @@ class ViewStoreContract:
 
     async def rows(self, views: ViewStore) -> list[tuple[object, ...]]:
         """Return what is in the view."""
-        return [tuple(r) for r in await views.fetch("select name, n from tally order by name")]
+        return [
+            tuple(r) for r in await views.fetch_across("select name, n from tally order by name")
+        ]

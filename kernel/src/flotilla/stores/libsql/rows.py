@@ -31,9 +31,9 @@ def entry(row: Iterable[Any]) -> OutboxEntry:
 
 def log_event(row: Iterable[Any]) -> LogEvent:
     """Return the event of a row of events.sql."""
-    offset, stream, version, kind, payload, at_us, traceparent = row
+    offset, stream, version, kind, payload, at_us, *attributes = row
     at, tenant = from_us(at_us), tenant_of(stream)
-    return LogEvent(offset, tenant, stream, version, kind, payload.encode(), at, traceparent)
+    return LogEvent(offset, tenant, stream, version, kind, payload.encode(), at, *attributes)
 
 
 def reply(row: Iterable[Any]) -> tuple[ClaimKey, StoredReply]:

@@ -47,7 +47,7 @@ from flotilla.stores.libsql.rows import claims_json, entry, log_event, recorded,
 from flotilla.stores.libsql.schema import check
 from flotilla.stores.libsql.schema import migrate as migrate_schema
 from flotilla.stores.migrations import read_migrations
-from flotilla.stores.storable import is_storable
+from flotilla.stores.storable import is_storable, of_tenant
 
 COMPONENT = "event_store"
 FORGET_ROWS_MAX = 500
@@ -131,13 +131,14 @@ class LibsqlStore(LibsqlDue):
         if not is_storable(stream):
             return Loaded(EMPTY)
         now_us = to_us(self._clock.now())
+        own = of_tenant(stream, claims)
 
         def job(connection: Connection) -> tuple[list[Row], list[Row], list[Row]]:
             with connection.moment():
                 aggregate = connection.rows(_AGGREGATE, stream)
                 start = aggregate[0][3] if _usable(aggregate, snapshot_schema) else EMPTY
                 tail = connection.rows(_TAIL, stream, start, -1) if aggregate else []
-                replies = connection.rows(_REPLIES, claims_json(claims), now_us) if claims else []
+                replies = connection.rows(_REPLIES, claims_json(own), now_us) if own else []
                 return aggregate, tail, replies
 
         aggregate, tail, replies = await self._database.read(job)
@@ -155,6 +156,8 @@ class LibsqlStore(LibsqlDue):
         self, stream: StreamId, *, after: Version = EMPTY, limit: int = 1000
     ) -> Sequence[RecordedEvent]:
         """Return up to `limit` events with versions greater than `after`."""
+        if not is_storable(stream):
+            return []
         return [recorded(r) for r in await self._database.rows(_TAIL, stream, after, limit)]
 
     async def forget_expired(self, *, limit: int = 10_000) -> int:

@@ -12,7 +12,7 @@ from flotilla.errors import Unavailable
 from flotilla.heartbeat import TABLES as HEARTBEAT_TABLES
 from flotilla.outbox import START, Offset
 from flotilla.parked import TABLES as PARKED_TABLES
-from flotilla.projection import Checkpoint, Fenced, LockWait, Row, ViewSession
+from flotilla.projection import Checkpoint, Fenced, LockWait, Row, ViewSession, about_one_tenant
 from flotilla.stores.libsql.connection import (
     LOCK_WAIT_S,
     Connection,
@@ -155,6 +155,14 @@ class LibsqlViews:
         """Return the rows of a query."""
         _check_parameters(sql, parameters)
         return await self._database.rows(sql, *parameters)
+
+    async def fetch_of(self, tenant: str, sql: str, *parameters: object) -> Sequence[Row]:
+        """Return the rows of a query about one tenant."""
+        return await self.fetch(about_one_tenant(sql), tenant, *parameters)
+
+    async def fetch_across(self, sql: str, *parameters: object) -> Sequence[Row]:
+        """Return the rows of a query about every tenant."""
+        return await self.fetch(sql, *parameters)
 
     async def checkpoints(self) -> Sequence[tuple[str, str, Checkpoint]]:
         """Return every checkpoint, by projection."""

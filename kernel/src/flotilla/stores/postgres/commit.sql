@@ -4,7 +4,10 @@
 -- commit as this snapshot sees it; nothing is written for them. If a concurrent writer commits between
 -- the snapshot and our locks, some write below does not happen: then `torn()` takes the whole statement
 -- back, and it runs again. Returns the lost chains.
+-- $5 are the tenants of the round. Nothing here reads or writes a table before the verdict asks for it, and
+-- the verdict asks for `said` first: row-level security knows the tenants before it is asked for a row.
 with
+said as materialized (select set_config('flotilla.tenants', $5::text[]::text, true) as tenants),
 appended as materialized (
     select * from json_to_recordset($2::json) as a (
         chain int, stream text, expected bigint, version bigint,
@@ -77,7 +80,8 @@ queued as (
     select stream, version, $1 from news order by n
 )
 select case
-    when (select count(*) from claimed) = (select count(*) from k)
+    when (select count(tenants) from said) = 1
+        and (select count(*) from claimed) = (select count(*) from k)
         and (select count(*) from moved) + (select count(*) from opened) = (select count(*) from a)
     then array(select chain from lost)
     else torn()

@@ -14,6 +14,7 @@ import asyncpg
 from flotilla.errors import Corrupt, Unavailable
 from flotilla.metrics import STORE_CONNECTIONS
 from flotilla.stores.migrations import AppliedMigration, Migration, plan, require
+from flotilla.stores.postgres.isolation import EVERY_TENANT, OF_NOBODY, OPEN_TABLES, closing
 
 CONNECT_TIMEOUT_S = 5.0
 COMMAND_TIMEOUT_S = 15.0
@@ -88,15 +89,27 @@ def _broken(why: BaseException) -> Unavailable:
 
 
 class Connections:
-    """At most `size_max` connections, opened when needed, replaced when broken."""
+    """At most `size_max` connections, opened when needed, replaced when broken.
 
-    def __init__(self, url: str, *, schema: str, size_max: int, read_only: bool = False) -> None:
+    They see no tenant's rows unless a statement names tenants, or all of them work for `every_tenant`.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        schema: str,
+        size_max: int,
+        every_tenant: bool = False,
+        read_only: bool = False,
+    ) -> None:
         self._url = url
         self._open = STORE_CONNECTIONS.labels(schema)
         self._settings = SERVER_SETTINGS | {
             "search_path": schema,
             "application_name": f"flotilla-{schema}",
             "default_transaction_read_only": "on" if read_only else "off",
+            **(EVERY_TENANT if every_tenant else {}),
         }
         self._idle: list[asyncpg.Connection] = []
         self._slots = asyncio.Semaphore(size_max)
@@ -186,6 +199,7 @@ async def migrate(
 ) -> None:
     """Bring `component` in `schema` to the newest of `available`; safe from many processes at once.
 
+    Tables that are not closed yet are closed (`isolation`).
     What is up to date is only looked at, which whoever may read it may do: a schema is migrated by
     its owner, and others work in it.
 
@@ -195,7 +209,8 @@ async def migrate(
 
     """
     async with connections.use() as connection:
-        if not plan(component, available, await _applied(connection, component)):
+        is_closed = not await connection.fetch(OPEN_TABLES, OF_NOBODY)
+        if is_closed and not plan(component, available, await _applied(connection, component)):
             return
         try:
             await _migrate(connection, schema, component, available)
@@ -237,6 +252,13 @@ async def _migrate(
                 step.name,
                 step.checksum,
             )
+        await close_tables(connection)
+
+
+async def close_tables(connection: asyncpg.Connection) -> None:
+    """Let only those see the rows of this connection's schema who say for whom they work."""
+    for name, columns in await connection.fetch(OPEN_TABLES, OF_NOBODY):
+        await connection.execute(closing(name, columns))
 
 
 async def _limit_transactions(connection: asyncpg.Connection, limit: str) -> None:

@@ -13,6 +13,7 @@ from flotilla.outbox import START
 from flotilla.partition import OF_PROJECTION, Marks
 from flotilla.projection import Checkpoint, Row
 from flotilla.stores.comparison import PAGE_ROWS_MAX, Table
+from flotilla.stores.postgres.isolation import closing
 
 OWN_TABLES = ("schema_migration", "projection_checkpoint", "projection_parked_event")
 _TABLES = """
@@ -124,6 +125,9 @@ class Connected:
         await run(f'create schema "{schema}"')
         for name in OWN_TABLES:
             await run(f'create table "{schema}"."{name}" (like "{like}"."{name}" including all)')
+        await run(
+            closing(f'"{schema}".projection_parked_event', ["tenant"])
+        )  # `like` leaves it open
         await self._copy_history(schema, like, "views")
         await self._copy_history(schema, like, self._component)
 

@@ -83,10 +83,10 @@ def entry(row: asyncpg.Record) -> OutboxEntry:
 
 def log_event(row: asyncpg.Record) -> LogEvent:
     """Return the event of a row of events.sql."""
-    offset, stream, version, kind, payload, recorded_at, traceparent = row
+    offset, stream, version, kind, payload, recorded_at, *attributes = row
     tenant = tenant_of(stream)
     return LogEvent(
-        offset, tenant, stream, version, kind, payload.encode(), recorded_at, traceparent
+        offset, tenant, stream, version, kind, payload.encode(), recorded_at, *attributes
     )
 
 

@@ -36,7 +36,7 @@ from flotilla.shadow import (
     Swapped,
 )
 from flotilla.stores.comparison import compare_table, incomparable
-from flotilla.stores.postgres.connection import Connections, schema_of
+from flotilla.stores.postgres.connection import Connections, close_tables, schema_of
 from flotilla.stores.postgres.places import Connected
 from flotilla.stores.postgres.views import PostgresSession, PostgresViews
 
@@ -68,7 +68,9 @@ class PostgresShadows:
         """Yield the places of `projection` among the views of `service`."""
         async with AsyncExitStack() as stack:
             views = await stack.enter_async_context(PostgresViews.open(url, service=service))
-            connections = Connections(url, schema=schema_of(service), size_max=CONNECTIONS_MAX)
+            connections = Connections(
+                url, schema=schema_of(service), size_max=CONNECTIONS_MAX, every_tenant=True
+            )
             stack.push_async_callback(connections.close)
             yield cls(views, url, service, projection, connections, clock)
 
@@ -236,6 +238,7 @@ class PostgresShadows:
             await at.lock_tables(tables, live)
             await at.move(tables, live, aside)
             await at.move(tables, source, live)
+            await close_tables(at.connection)  # those of an old place may be of an older release
             await at.put(aside, was)
             await at.put(live, new)
             await at.exchange_parked(live, source, aside)

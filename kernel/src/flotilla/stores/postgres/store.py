@@ -1,7 +1,7 @@
 """The event store and its outbox on Postgres: every commit is one statement."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Self
 
@@ -27,13 +27,23 @@ from flotilla.stores.gather import Gather
 from flotilla.stores.migrations import read_migrations
 from flotilla.stores.postgres.connection import Connections, prepare, read_sql, schema_of
 from flotilla.stores.postgres.due import DUE_TABLE, PostgresDue, wakes
+from flotilla.stores.postgres.isolation import of_tenants, tenants_of
 from flotilla.stores.postgres.leases import COMPONENT, TABLE
 from flotilla.stores.postgres.outbox import OVERTAKEN, TORN_TRIES_MAX
 from flotilla.stores.postgres.rows import LoadRequest, documents, loaded, recorded
 from flotilla.stores.rounds import Chain, plan_rounds
-from flotilla.stores.storable import Unstorable, check_storable, is_storable
+from flotilla.stores.storable import (
+    Unstorable,
+    check_storable,
+    is_storable,
+    of_tenant,
+    unit_tenant,
+)
 
-CONNECTIONS_MAX = 8
+CONNECTIONS_MAX = 5
+"""For tenants' commits and loads."""
+EVERY_TENANT_CONNECTIONS_MAX = 3
+"""For the outbox and what is due, which are every tenant's."""
 
 _COMMIT, _LOAD, _REPLIES, _FORGET = map(read_sql, ("commit", "load", "replies", "forget_expired"))
 _LOCKED = read_sql("locked")
@@ -61,25 +71,32 @@ class PostgresStore(PostgresDue):
 
     flights_max: int = 2
 
-    def __init__(self, connections: Connections, *, log: str) -> None:
-        super().__init__(connections, log=log)
+    def __init__(self, connections: Connections, every_tenant: Connections, *, log: str) -> None:
+        super().__init__(every_tenant, log=log)
+        self._of_tenants = connections
         self._loads = Gather(self._load_many)
 
     @classmethod
     @asynccontextmanager
     async def open(cls, url: str, *, service: str, migrate: bool = True) -> AsyncIterator[Self]:
         """Yield the store of `service`, in a schema of its own, migrated; or only to be read."""
-        schema, size_max = schema_of(service), CONNECTIONS_MAX
-        connections = Connections(url, schema=schema, size_max=size_max, read_only=not migrate)
+        schema = schema_of(service)
+        connections, every_tenant = (
+            Connections(
+                url, schema=schema, size_max=most, every_tenant=every, read_only=not migrate
+            )
+            for most, every in ((CONNECTIONS_MAX, False), (EVERY_TENANT_CONNECTIONS_MAX, True))
+        )
         try:
             steps = read_migrations("flotilla.stores.postgres")
-            await prepare(connections, "event_store", steps, schema=schema, write=migrate)
+            await prepare(every_tenant, "event_store", steps, schema=schema, write=migrate)
             if migrate:  # `record` looks at the lease on the log
-                await prepare(connections, COMPONENT, [TABLE], schema=schema, write=True)
-            await prepare(connections, "due", [DUE_TABLE], schema=schema, write=migrate)
-            yield cls(connections, log=service)
+                await prepare(every_tenant, COMPONENT, [TABLE], schema=schema, write=True)
+            await prepare(every_tenant, "due", [DUE_TABLE], schema=schema, write=migrate)
+            yield cls(connections, every_tenant, log=service)
         finally:
             await connections.close()
+            await every_tenant.close()
 
     async def load(
         self,
@@ -92,7 +109,7 @@ class PostgresStore(PostgresDue):
         if not is_storable(stream):
             return Loaded(EMPTY)
         # One question that the database does not understand would fail all that go out with it.
-        sound = [c for c in claims if is_storable(c.tenant, c.scope, c.key)]
+        sound = [c for c in of_tenant(stream, claims) if is_storable(c.scope, c.key)]
         return await self._loads.answer((stream, snapshot_schema, sound))
 
     async def commit(self, units: Sequence[Unit]) -> Sequence[Outcome]:
@@ -125,7 +142,10 @@ class PostgresStore(PostgresDue):
         self, stream: StreamId, *, after: Version = EMPTY, limit: int = 1000
     ) -> Sequence[RecordedEvent]:
         """Return up to `limit` events with versions greater than `after`."""
-        return [recorded(stream, row) for row in await self._fetch(_READ, stream, after, limit)]
+        if not is_storable(stream):
+            return []
+        rows = await self._ask([stream], _READ, stream, after, limit)
+        return [recorded(stream, row) for row in rows]
 
     async def forget_expired(self, *, limit: int = 10_000) -> int:
         """Delete up to `limit` expired idempotency records."""
@@ -133,7 +153,8 @@ class PostgresStore(PostgresDue):
 
     async def _load_many(self, asked: Sequence[LoadRequest]) -> Sequence[Loaded]:
         claims = list({claim for _, _, wanted in asked for claim in wanted})
-        rows = await self._fetch(
+        rows = await self._ask(
+            [stream for stream, _, _ in asked],
             _LOAD,
             list(range(len(asked))),
             [stream for stream, _, _ in asked],
@@ -183,7 +204,7 @@ class PostgresStore(PostgresDue):
                 raise
             late = error
         streams = {s for chain in chains for i in chain for s in _streams(units[i])}
-        held = {StreamId(row[0]) for row in await self._fetch(_LOCKED, list(streams))}
+        held = {StreamId(row[0]) for row in await self._ask(streams, _LOCKED, list(streams))}
         free = [c for c in chains if not any(held & _streams(units[i]) for i in c)]
         if not held or not free:
             raise late
@@ -208,12 +229,14 @@ class PostgresStore(PostgresDue):
         self, units: Sequence[Unit], chains: Sequence[Chain]
     ) -> set[int] | None:
         """Return which chains could not commit; None when others were always faster."""
-        rows = [self._log, *documents(units, chains)]
+        tenants = {unit_tenant(units[i]) for chain in chains for i in chain}
+        rows = [self._log, *documents(units, chains), sorted(tenants)]
         woken = wakes(units, chains)
         statement = (_COMMIT_AND_WAKE, *rows, woken) if woken else (_COMMIT, *rows)
         for _ in range(TORN_TRIES_MAX):
             try:
-                [row] = await self._fetch(*statement)
+                async with self._of_tenants.use() as connection:
+                    [row] = await connection.fetch(*statement)
             except asyncpg.PostgresError as error:
                 if error.sqlstate not in OVERTAKEN:
                     raise
@@ -228,11 +251,27 @@ class PostgresStore(PostgresDue):
         if asked:
             claims = [record.claim for _, record in asked]
             keys = [[getattr(c, part) for c in claims] for part in ("tenant", "scope", "key")]
-            for row in await self._fetch(_REPLIES, *keys):
+            for row in await self._ask_for(keys[0], _REPLIES, *keys):
                 i, record = asked[row["n"] - 1]
                 same = row["fingerprint"] == record.fingerprint
                 outcomes[i] = Replayed(row["reply"]) if same else Reused()
         return outcomes
+
+    async def _ask(
+        self, streams: Iterable[StreamId], sql: str, *arguments: object
+    ) -> list[asyncpg.Record]:
+        """Return the rows of a query about some streams: it sees those of their tenants."""
+        return await self._ask_for(tenants_of(streams), sql, *arguments)
+
+    async def _ask_for(
+        self, tenants: Iterable[str], sql: str, *arguments: object
+    ) -> list[asyncpg.Record]:
+        async with self._of_tenants.use() as connection:
+            question = of_tenants(sql, len(arguments))
+            rows: list[asyncpg.Record] = await connection.fetch(
+                question, *arguments, sorted(set(tenants))
+            )
+            return rows
 
 
 def _streams(unit: Unit) -> set[StreamId]:

@@ -10,7 +10,14 @@ from flotilla.errors import Unavailable
 from flotilla.heartbeat import TABLES as HEARTBEAT_TABLES
 from flotilla.outbox import START, Offset
 from flotilla.parked import TABLES as PARKED_TABLES
-from flotilla.projection import Checkpoint, Fenced, LockWait, Row, ViewSession
+from flotilla.projection import (
+    Checkpoint,
+    Fenced,
+    LockWait,
+    Row,
+    ViewSession,
+    about_one_tenant,
+)
 from flotilla.stores.migrations import Migration, numbered, table_migrations
 from flotilla.stores.postgres.connection import (
     Connections,
@@ -19,8 +26,12 @@ from flotilla.stores.postgres.connection import (
     schema_of,
     translated,
 )
+from flotilla.stores.postgres.isolation import of_tenants
 
-CONNECTIONS_MAX = 8
+CONNECTIONS_MAX = 3
+"""For queries about a tenant."""
+EVERY_TENANT_CONNECTIONS_MAX = 5
+"""For what folds, and for operators."""
 _CHECKPOINTS = Migration(
     1,
     "projection_checkpoint",
@@ -92,8 +103,9 @@ class PostgresSession:
 class PostgresViews:
     """One service's read models. Open it with `PostgresViews.open`."""
 
-    def __init__(self, connections: Connections, *, schema: str) -> None:
+    def __init__(self, connections: Connections, every_tenant: Connections, *, schema: str) -> None:
         self._connections = connections
+        self._every_tenant = every_tenant
         self._schema = schema
 
     @classmethod
@@ -103,19 +115,25 @@ class PostgresViews:
 
         Without `migrate` they are only to be read, and what is not there is refused.
         """
-        schema, size_max = schema_of(service), CONNECTIONS_MAX
-        connections = Connections(url, schema=schema, size_max=size_max, read_only=not migrate)
+        schema = schema_of(service)
+        connections, every_tenant = (
+            Connections(
+                url, schema=schema, size_max=most, every_tenant=every, read_only=not migrate
+            )
+            for most, every in ((CONNECTIONS_MAX, False), (EVERY_TENANT_CONNECTIONS_MAX, True))
+        )
         try:
             for component, steps in _COMPONENTS.items():
-                await prepare(connections, component, steps, schema=schema, write=migrate)
-            yield cls(connections, schema=schema)
+                await prepare(every_tenant, component, steps, schema=schema, write=migrate)
+            yield cls(connections, every_tenant, schema=schema)
         finally:
             await connections.close()
+            await every_tenant.close()
 
     async def migrate(self, projection: str, tables: Sequence[str]) -> None:
         """Apply those of `tables` that are not applied yet."""
         component, steps = table_migrations(projection, tables)
-        await migrate(self._connections, self._schema, component, steps)
+        await migrate(self._every_tenant, self._schema, component, steps)
 
     async def checkpoint(self, projection: str, log: str) -> Checkpoint:
         """Return how far `projection` is in `log`."""
@@ -136,7 +154,7 @@ class PostgresViews:
     ) -> None:
         """Run `apply` and move the checkpoint, in one transaction; `Fenced` when it is elsewhere."""
         start, end = step
-        async with self._connections.use() as connection, connection.transaction():
+        async with self._every_tenant.use() as connection, connection.transaction():
             # The compare-and-set comes first: its row lock makes a second instance wait, then lose.
             sql, arguments = (
                 (_BEGIN, (projection, log, end.offset, end.recorded_at))
@@ -149,8 +167,18 @@ class PostgresViews:
 
     async def transact(self, apply: Callable[[ViewSession], Awaitable[None]]) -> None:
         """Run `apply` in one transaction that moves no checkpoint."""
-        async with self._connections.use() as connection, connection.transaction():
+        async with self._every_tenant.use() as connection, connection.transaction():
             await apply(PostgresSession(connection))
+
+    async def fetch_of(self, tenant: str, sql: str, *parameters: object) -> Sequence[Row]:
+        """Return the rows of a query about one tenant."""
+        question = of_tenants(about_one_tenant(sql), 1 + len(parameters))
+        return await self.fetch(question, tenant, *parameters, [tenant])
+
+    async def fetch_across(self, sql: str, *parameters: object) -> Sequence[Row]:
+        """Return the rows of a query about every tenant."""
+        async with self._every_tenant.use() as connection:
+            return await PostgresSession(connection).fetch(sql, *parameters)
 
     async def fetch(self, sql: str, *parameters: object) -> Sequence[Row]:
         """Return the rows of a query."""

@@ -1,6 +1,6 @@
--- Put into commit.sql before its verdict, when something is to be woken: $5 says when, or never again.
+-- Put into commit.sql before its verdict, when something is to be woken: $6 says when, or never again.
 , w as materialized (
-    select * from json_to_recordset($5::json) as w (
+    select * from json_to_recordset($6::json) as w (
         chain int, stream text, aggregate text, at timestamptz
     )
     where chain not in (select chain from lost)
