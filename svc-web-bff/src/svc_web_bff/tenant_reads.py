@@ -19,7 +19,6 @@ from svc_web_bff import headers as rules
 from svc_web_bff.bodies import JsonObject
 from svc_web_bff.exchange import AnyRequest, Exchange
 from svc_web_bff.gateway import NOBODY, Gateway
-from svc_web_bff.headers import Headers
 from svc_web_bff.messages import message, version_in
 from svc_web_bff.problems import Refusal
 from svc_web_bff.queries import decode_cursor, encode_cursor, integers, parameters
@@ -49,8 +48,8 @@ def _mine_route(gateway: Gateway) -> HTTPRouteHandler:
         exchange = Exchange.of(request.scope)
         user = rules.user(exchange.headers)
         fields = _page_of(request)
-        token = await _token_of_mine(gateway, exchange, user)
-        context = gateway.context(exchange, NOBODY, consistency_token=token)
+        tenant, token = await _token_of_mine(gateway, exchange, user)
+        context = gateway.context(exchange, tenant, consistency_token=token)
         asked = message(ListMemberships, fields, given={"user_id": user})
         return _page(await gateway.ask(asked, context))
 
@@ -118,25 +117,23 @@ def _audit_route(gateway: Gateway) -> HTTPRouteHandler:
     return audit
 
 
-async def _token_of_mine(gateway: Gateway, exchange: Exchange, user: str) -> str | None:
-    """Return the token, if it is of a tenant that the user is in.
+async def _token_of_mine(
+    gateway: Gateway, exchange: Exchange, user: str
+) -> tuple[str, str | None]:
+    """Return the token, with the tenant that it is of: one that the user is in.
 
     Of another, waiting for it would tell whether there is one, and how much has happened in it.
     """
-    tenant = _tenant_in_token(exchange.headers)
-    if tenant is None:
-        return None
+    value = exchange.headers.get(b"x-consistency-token")
+    if value is None:
+        return NOBODY, None
+    tenant = value.partition("/")[0]
     token = rules.consistency_token(exchange.headers, tenant, AGGREGATE)
     try:
         await gateway.membership(exchange, tenant, user)
     except Rejected as error:
         raise rules.no_token_of_yours() from error
-    return token
-
-
-def _tenant_in_token(headers: Headers) -> str | None:
-    value = headers.get(b"x-consistency-token")
-    return None if value is None else value.partition("/")[0]
+    return tenant, token
 
 
 def _page_of(request: AnyRequest) -> JsonObject:
