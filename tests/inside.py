@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+from svc_tenant.main import compose as tenant
 
 from flotilla import Bindings, SystemClock, uuid7
 from flotilla.bus import Bus, Context, Request
@@ -18,7 +19,6 @@ from flotilla_contracts.message import Command
 from svc_counter.main import compose as counter
 from svc_outbox_relay.main import compose as outbox_relay
 from svc_projector.main import compose as projector
-from svc_tenant.main import compose as tenant
 from svc_web_bff.main import compose as web_bff
 from svc_web_bff.settings import Settings
 
@@ -41,7 +41,9 @@ class Inside:
     async def tell(self, tenant: str, command: Command, key: str) -> None:
         """Send a command as a workflow does."""
         context = Context(tenant, "test", idempotency_key=key)
-        await self.bus.request(Request(command.subject, command.model_dump_json().encode(), context))
+        await self.bus.request(
+            Request(command.subject, command.model_dump_json().encode(), context)
+        )
 
     @asynccontextmanager
     async def client(self, connections_max: int) -> AsyncIterator[httpx.AsyncClient]:
