@@ -117,9 +117,7 @@ def _audit_route(gateway: Gateway) -> HTTPRouteHandler:
     return audit
 
 
-async def _token_of_mine(
-    gateway: Gateway, exchange: Exchange, user: str
-) -> tuple[str, str | None]:
+async def _token_of_mine(gateway: Gateway, exchange: Exchange, user: str) -> tuple[str, str | None]:
     """Return the token, with the tenant that it is of: one that the user is in.
 
     Of another, waiting for it would tell whether there is one, and how much has happened in it.
