@@ -118,7 +118,7 @@ async def test_every_operation_is_on_the_page(client: httpx.AsyncClient) -> None
 
 async def test_the_curl_commands_work_as_they_are_copied(client: httpx.AsyncClient) -> None:
     commands = [piece for piece in (await _page(client)).pieces if piece.startswith("curl")]
-    assert len(commands) == 15
+    assert len(commands) == 33
     for command in commands:
         words = shlex.split(command.replace("\\\n", "").replace("$(uuidgen)", "one-key"))
         url = next(word for word in words if word.startswith("http"))
@@ -131,7 +131,7 @@ async def test_the_curl_commands_work_as_they_are_copied(client: httpx.AsyncClie
             headers={**dict(headers), "Idempotency-Key": command[:200].encode().hex()[:250]},
             content=sent,
         )
-        assert response.status_code == 200, command
+        assert response.is_success, command
 
 
 @pytest.mark.parametrize("host", ['"><script>', "evil.org/x", "evil org", "x" * 300, "[::1"])

@@ -37,6 +37,7 @@ class ErrorCode(StrEnum):
     TENANT_NOT_FOUND = "tenant-not-found"
     TENANT_EXISTS = "tenant-exists"
     TENANT_NOT_ACTIVE = "tenant-not-active"
+    TENANT_SUSPENDED = "tenant-suspended"
     TENANT_NOT_CLOSED = "tenant-not-closed"
     ROLE_NOT_ALLOWED = "role-not-allowed"
     MEMBER_NOT_FOUND = "member-not-found"
@@ -91,6 +92,7 @@ PROBLEMS: dict[ErrorCode, ProblemSpec] = {
     ErrorCode.TENANT_NOT_FOUND: ProblemSpec(404, "There is no such tenant"),
     ErrorCode.TENANT_EXISTS: ProblemSpec(409, "The tenant exists already"),
     ErrorCode.TENANT_NOT_ACTIVE: ProblemSpec(409, "The tenant does not live now"),
+    ErrorCode.TENANT_SUSPENDED: ProblemSpec(403, "The tenant is suspended"),
     ErrorCode.TENANT_NOT_CLOSED: ProblemSpec(409, "Only a closed tenant is erased"),
     ErrorCode.ROLE_NOT_ALLOWED: ProblemSpec(403, "Your role does not allow it"),
     ErrorCode.MEMBER_NOT_FOUND: ProblemSpec(404, "There is no such member"),

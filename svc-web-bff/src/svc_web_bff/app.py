@@ -6,12 +6,15 @@ from litestar import Litestar
 
 from flotilla.bus import Bus
 from flotilla.clock import Clock, IdSource
-from svc_web_bff.counters import Gateway, counter_routes
+from svc_web_bff.counters import counter_routes
 from svc_web_bff.edge import Edge
+from svc_web_bff.gateway import Gateway
 from svc_web_bff.metrics import http_metrics
 from svc_web_bff.operations import Fleet, operation_routes
 from svc_web_bff.problems import on_error
 from svc_web_bff.settings import Settings
+from svc_web_bff.tenant_reads import tenant_read_routes
+from svc_web_bff.tenants import tenant_command_routes
 
 SERVICE = "web-bff"
 
@@ -32,9 +35,12 @@ def build(
         "logging_config": None,  # whoever composes the process decides about logging
         "request_max_body_size": settings.body_bytes_max,
     }
+    gateway = Gateway(bus, settings)
     app = Litestar(
         route_handlers=[
-            *counter_routes(Gateway(bus, settings)),
+            *counter_routes(gateway),
+            *tenant_command_routes(gateway),
+            *tenant_read_routes(gateway),
             *operation_routes(Fleet(bus, others, settings.ready_timeout_s)),
         ],
         exception_handlers={Exception: on_error},

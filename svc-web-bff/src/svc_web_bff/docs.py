@@ -142,7 +142,7 @@ def _answer(status: str, response: Json) -> str:
         example = next(iter(media["examples"].values()))["value"]
     shown = _code(_json(example)) if example is not None else ""
     return (
-        f'<details class="{kind}"{" open" if status == "200" and shown else ""}>'
+        f'<details class="{kind}"{" open" if status in ("200", "201") and shown else ""}>'
         f"<summary><b>{status}</b> {_inline(response['description'])}</summary>"
         f"<p><small>Headers: {headers}</small></p>{shown}</details>"
     )

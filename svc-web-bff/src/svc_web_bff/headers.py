@@ -10,12 +10,12 @@ from collections.abc import Iterable
 from flotilla.store import Version, stream_id
 from flotilla_contracts import ErrorCode
 from flotilla_contracts.message import IDENTIFIER_LENGTH_MAX, IDENTIFIER_PATTERN
+from flotilla_contracts.tenant import SYSTEM
 from svc_web_bff.problems import Refusal
 
 KEY_LENGTH_MAX = 255
 VERSION_PATTERN = "0|[1-9][0-9]{0,14}"
 """A version, as text: every reader of JSON has all 15 digits exactly."""
-AGGREGATE = "counter"
 
 _IDENTIFIER = re.compile(IDENTIFIER_PATTERN)
 _CORRELATION = re.compile(r"[A-Za-z0-9._-]{1,128}")
@@ -75,6 +75,18 @@ def tenant(headers: Headers) -> str:
     return value
 
 
+def user(headers: Headers) -> str:
+    """Return who asks (`X-User-Id`, in the development profile)."""
+    value = headers.single(b"x-user-id", ErrorCode.USER_INVALID)
+    if not value:
+        raise _refused(ErrorCode.USER_MISSING, b"x-user-id", "say who you are")
+    if not is_identifier(value):
+        raise _refused(ErrorCode.USER_INVALID, b"x-user-id", f"expected {IDENTIFIER_RULE}")
+    if value == SYSTEM:
+        raise _refused(ErrorCode.USER_INVALID, b"x-user-id", f"`{SYSTEM}` is nobody outside")
+    return value
+
+
 def idempotency_key(headers: Headers) -> str:
     """Return the key; `"abc"` (the IETF draft's string) is the same key as `abc`."""
     value = headers.single(b"idempotency-key", ErrorCode.IDEMPOTENCY_KEY_INVALID)
@@ -112,30 +124,34 @@ def expected_version(headers: Headers) -> Version | None:
     return Version(int(tag[1]))
 
 
-def consistency_token(headers: Headers, tenant: str) -> str | None:
-    """Return the `stream@version` that the view must have seen."""
+def consistency_token(headers: Headers, tenant: str, aggregate: str) -> str | None:
+    """Return the `stream@version` of the tenant's that the view must have seen."""
     code = ErrorCode.CONSISTENCY_TOKEN_INVALID
     value = headers.single(b"x-consistency-token", code)
     if value is None:
         return None
     stream, _, version = value.rpartition("@")
     owner, _, rest = stream.partition("/")
-    aggregate, _, key = rest.partition("/")
+    kind, _, key = rest.partition("/")
     if not (
-        owner == tenant
-        and aggregate == AGGREGATE
-        and is_identifier(key)
-        and _VERSION.fullmatch(version)
+        owner == tenant and kind == aggregate and is_identifier(key) and _VERSION.fullmatch(version)
     ):
-        raise _refused(
-            code, b"x-consistency-token", "expected a token that one of your commands answered with"
-        )
+        raise no_token_of_yours()
     return value
 
 
-def token_of(tenant: str, counter_id: str, version: int) -> bytes:
+def no_token_of_yours() -> Refusal:
+    """Return the refusal of a token: of what is none, and of those of others."""
+    return _refused(
+        ErrorCode.CONSISTENCY_TOKEN_INVALID,
+        b"x-consistency-token",
+        "expected a token that one of your commands answered with",
+    )
+
+
+def token_of(tenant: str, aggregate: str, key: str, version: int) -> bytes:
     """Return the consistency token that a command answers with."""
-    return f"{stream_id(tenant, AGGREGATE, counter_id)}@{version}".encode()
+    return f"{stream_id(tenant, aggregate, key)}@{version}".encode()
 
 
 def etag_of(version: int) -> bytes:

@@ -11,49 +11,15 @@ import sys
 from importlib.resources import files
 from pathlib import Path
 
-from flotilla_contracts import ErrorCode
-from svc_web_bff.openapi_examples import (
-    ACTIVITY_EXAMPLE,
-    COUNTER_EXAMPLE,
-    HISTORY_EXAMPLE,
-    PAGE_EXAMPLE,
-    TOTALS_EXAMPLE,
-)
-from svc_web_bff.openapi_parts import (
-    COMMAND_TEXTS,
-    Json,
-    answer,
-    bodiless,
-    components,
-    content,
-    problems,
-    ref,
-)
+from svc_web_bff.openapi_counters import counter_paths
+from svc_web_bff.openapi_parts import Json, answer, bodiless, components, problems, ref, refs
+from svc_web_bff.openapi_schemas import schemas
+from svc_web_bff.openapi_tenants import tenant_paths
 
 PATH = Path(*Path(__file__).parts[:-4], "contracts", "openapi.json")
 """The generated file of a checkout; an installed package may lie too high for one."""
 ASSETS = files("svc_web_bff") / "assets"
 CURE = "python -m svc_web_bff.openapi"
-
-_WHO = ("Tenant", "CorrelationId")
-_TENANT_CODES = (ErrorCode.TENANT_MISSING, ErrorCode.TENANT_INVALID)
-_READ_CODES = (*_TENANT_CODES, ErrorCode.INVALID_REQUEST, ErrorCode.UNAVAILABLE)
-_COMMAND_CODES = (
-    ErrorCode.MALFORMED_JSON,
-    *_TENANT_CODES,
-    ErrorCode.IDEMPOTENCY_KEY_MISSING,
-    ErrorCode.IDEMPOTENCY_KEY_INVALID,
-    ErrorCode.IF_MATCH_INVALID,
-    ErrorCode.CONFLICT,
-    ErrorCode.VERSION_MISMATCH,
-    ErrorCode.BODY_TOO_LARGE,
-    ErrorCode.EVENT_TOO_LARGE,
-    ErrorCode.UNSUPPORTED_MEDIA_TYPE,
-    ErrorCode.INVALID_REQUEST,
-    ErrorCode.IDEMPOTENCY_KEY_REUSED,
-    ErrorCode.UNAVAILABLE,
-)
-_REPLAY = ("ETag", "X-Consistency-Token", "Idempotency-Replayed")
 
 
 def document() -> Json:
@@ -63,17 +29,21 @@ def document() -> Json:
         "info": {
             "title": "Flotilla",
             "version": "1.0.0",
-            "summary": "Counters, event-sourced.",
+            "summary": "Tenants and their counters, event-sourced.",
             "description": (ASSETS / "api.md").read_text("utf-8").strip(),
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": "/", "description": "Where this document comes from."}],
         "tags": [
             {"name": "Counters", "description": "Count, and see what was counted."},
+            {
+                "name": "Tenants",
+                "description": "Who belongs together, and who may do what. A user is needed.",
+            },
             {"name": "Operations", "description": "For those who run it. No tenant is needed."},
         ],
-        "paths": _counter_paths() | _operation_paths(),
-        "components": components(),
+        "paths": counter_paths() | tenant_paths() | _operation_paths(),
+        "components": components(schemas()),
     }
 
 
@@ -108,128 +78,6 @@ def main(arguments: list[str] | None = None) -> int:
     sys.stderr.write("\n".join(difference))
     sys.stderr.write(f"\n\n{path} is stale. To cure it: {CURE}\n")
     return 1
-
-
-def _counter_paths() -> Json:
-    up, down = ErrorCode.COUNTER_UPPER_BOUND_PASSED, ErrorCode.COUNTER_LOWER_BOUND_PASSED
-    one = "/v1/counters/{counter_id}"
-    return {
-        f"{one}/increment": {"post": _command("increment", "Count up", {"by": 5}, up)},
-        f"{one}/decrement": {"post": _command("decrement", "Count down", {"by": 5}, down)},
-        f"{one}/reset": {"post": _command("reset", "Go back to 0", {})},
-        one: {"get": _get()},
-        "/v1/counters": {"get": _list()},
-        f"{one}/history": {"get": _history()},
-        "/v1/totals": {"get": _totals()},
-        "/v1/activity": {"get": _activity()},
-    }
-
-
-def _command(verb: str, summary: str, example: Json, *codes: ErrorCode) -> Json:
-    schema = ref("schemas", f"{verb.title()}Body")
-    return {
-        "operationId": f"{verb}Counter",
-        "tags": ["Counters"],
-        "summary": summary,
-        "description": COMMAND_TEXTS[verb],
-        "parameters": _parameters("CounterId", "IdempotencyKey", "IfMatch", *_WHO),
-        "requestBody": {
-            "required": bool(example),
-            "content": content("application/json", schema, example),
-        },
-        "responses": {
-            "200": answer(
-                "Done, and durable: where the counter stands now.",
-                ref("schemas", "CounterReply"),
-                COUNTER_EXAMPLE,
-                _REPLAY,
-            ),
-            **problems(*_COMMAND_CODES, *codes, ErrorCode.ROUTE_NOT_FOUND),
-        },
-    }
-
-
-def _get() -> Json:
-    return {
-        "operationId": "getCounter",
-        "tags": ["Counters"],
-        "summary": "One counter",
-        "description": "Where a counter stands, from the read model.",
-        "parameters": _parameters("CounterId", "ConsistencyToken", "IfNoneMatch", *_WHO),
-        "responses": {
-            "200": answer(
-                "Where it stands.", ref("schemas", "CounterReply"), COUNTER_EXAMPLE, ("ETag",)
-            ),
-            "304": bodiless("You have it already.", ("ETag",)),
-            **problems(
-                *_READ_CODES,
-                ErrorCode.CONSISTENCY_TOKEN_INVALID,
-                ErrorCode.COUNTER_NOT_FOUND,
-                ErrorCode.ROUTE_NOT_FOUND,
-                ErrorCode.VIEW_BEHIND,
-            ),
-        },
-    }
-
-
-def _list() -> Json:
-    return _page(
-        ("listCounters", "All counters of the tenant"),
-        "The tenant's counters in order of their ids, a page at a time.",
-        ("Limit", "Cursor", "ConsistencyToken"),
-        answer("A page.", ref("schemas", "CounterPage"), PAGE_EXAMPLE),
-        ErrorCode.CURSOR_INVALID,
-        ErrorCode.CONSISTENCY_TOKEN_INVALID,
-        ErrorCode.VIEW_BEHIND,
-    )
-
-
-def _history() -> Json:
-    return _page(
-        ("getCounterHistory", "What happened to a counter"),
-        "Its events, oldest first, from the store itself: always current.",
-        ("CounterId", "After", "Limit"),
-        answer("A page.", ref("schemas", "HistoryPage"), HISTORY_EXAMPLE),
-        ErrorCode.COUNTER_NOT_FOUND,
-        ErrorCode.ROUTE_NOT_FOUND,
-    )
-
-
-def _totals() -> Json:
-    return _page(
-        ("getTotals", "All counters of the tenant together"),
-        "How many there are and the sum of their values, from the read model.",
-        (),
-        answer("The totals.", ref("schemas", "TenantTotals"), TOTALS_EXAMPLE),
-    )
-
-
-def _activity() -> Json:
-    return _page(
-        ("listActivity", "What happened last"),
-        "The last events of all the tenant's counters, newest first, a page at a time."
-        " Old ones are forgotten here; a counter's history has them all.",
-        ("Limit", "Before"),
-        answer("A page.", ref("schemas", "ActivityPage"), ACTIVITY_EXAMPLE),
-    )
-
-
-def _page(
-    name: tuple[str, str],
-    description: str,
-    parameters: tuple[str, ...],
-    found: Json,
-    *codes: ErrorCode,
-) -> Json:
-    """Return a read without an ETag; `name` is the operation's id and its summary."""
-    return {
-        "operationId": name[0],
-        "tags": ["Counters"],
-        "summary": name[1],
-        "description": description,
-        "parameters": _parameters(*parameters, *_WHO),
-        "responses": {"200": found, **problems(*_READ_CODES, *codes)},
-    }
 
 
 def _operation_paths() -> Json:
@@ -284,7 +132,7 @@ def _operation(operation_id: str, summary: str, description: str, responses: Jso
             "tags": ["Operations"],
             "summary": summary,
             "description": description,
-            "parameters": _parameters("CorrelationId"),
+            "parameters": refs("parameters", "CorrelationId"),
             "responses": responses | problems(),
         }
     }
@@ -294,10 +142,6 @@ def _text(description: str, *media_types: str) -> Json:
     return bodiless(description, ()) | {
         "content": {media_type: {"schema": {"type": "string"}} for media_type in media_types}
     }
-
-
-def _parameters(*names: str) -> list[Json]:
-    return [ref("parameters", name) for name in names]
 
 
 _NO_LAG = {"events": 0, "seconds": 0.0}

@@ -1,24 +1,13 @@
-"""The reusable parts of the OpenAPI document: schemas, parameters, headers, problems."""
+"""The reusable parts of the OpenAPI document: parameters, headers, problems."""
 
 from typing import Any
 
-from pydantic.json_schema import models_json_schema
-
 from flotilla_contracts import PROBLEMS, ErrorCode, FieldError, Problem
-from flotilla_contracts.counter import (
-    PAGE_SIZE_MAX,
-    ActivityPage,
-    CounterPage,
-    CounterReply,
-    DecrementCounter,
-    HistoryPage,
-    IncrementCounter,
-    TenantTotals,
-)
-from flotilla_contracts.health import LagReply
+from flotilla_contracts.counter import PAGE_SIZE_MAX
 from flotilla_contracts.message import IDENTIFIER_LENGTH_MAX, IDENTIFIER_PATTERN
 from svc_web_bff.headers import KEY_LENGTH_MAX, VERSION_PATTERN
 from svc_web_bff.openapi_examples import CORRELATION, COUNTER, CURSOR, KEY, TENANT, TOKEN
+from svc_web_bff.openapi_tenant_examples import INVITATION
 
 type Json = dict[str, Any]
 
@@ -29,7 +18,7 @@ _KEY_PATTERN = (
     rf'|"([!#-\[\]-~]|\\["\\]){{1,{KEY_LENGTH_MAX}}}")$'
 )
 _NAME = IDENTIFIER_PATTERN.strip("^$")
-_TOKEN_PATTERN = f"^{_NAME}/counter/{_NAME}@({VERSION_PATTERN})$"
+_TOKEN_PATTERN = f"^{_NAME}/(counter|tenant)/{_NAME}@({VERSION_PATTERN})$"
 _TEXT: Json = {"type": "string"}
 _IDENTIFIER = _TEXT | {
     "pattern": IDENTIFIER_PATTERN,
@@ -42,6 +31,11 @@ _EVERYWHERE = {"X-Correlation-Id": {"$ref": "#/components/headers/X-Correlation-
 def ref(kind: str, name: str) -> Json:
     """Return a reference to a component."""
     return {"$ref": f"#/components/{kind}/{name}"}
+
+
+def refs(kind: str, *names: str) -> list[Json]:
+    """Return references to components of one kind."""
+    return [ref(kind, name) for name in names]
 
 
 def content(media_type: str, schema: Json, example: object) -> Json:
@@ -99,90 +93,9 @@ def _problem_example(code: ErrorCode) -> Json:
     return Problem.of(code, detail, errors).model_dump(mode="json")
 
 
-def components() -> Json:
-    """Return all components; the schemas are generated from the contracts."""
-    return {"schemas": _schemas(), "parameters": _parameters(), "headers": _headers()}
-
-
-def _schemas() -> Json:
-    _, generated = models_json_schema(
-        [
-            (CounterReply, "serialization"),
-            (CounterPage, "serialization"),
-            (HistoryPage, "serialization"),
-            (TenantTotals, "serialization"),
-            (ActivityPage, "serialization"),
-            (Problem, "serialization"),
-            (LagReply, "serialization"),
-        ],
-        ref_template="#/components/schemas/{model}",
-    )
-    schemas: Json = generated["$defs"]
-    # The page of the API carries an opaque cursor where the projector's carries an id.
-    schemas["CounterPage"]["properties"]["next_cursor"]["description"] = (
-        "Give it back as `cursor` to get the next page; null on the last one. Opaque."
-    )
-    schemas["HistoryPage"]["properties"]["next_after"]["description"] = (
-        "Give it back as `after` to get the next page; null on the last one."
-    )
-    schemas["ActivityPage"]["properties"]["next_before"]["description"] = (
-        "Give it back as `before` to get the next page; null on the last one."
-    )
-    for name, model in (("IncrementBody", IncrementCounter), ("DecrementBody", DecrementCounter)):
-        schemas[name] = _body_schema(name, model.model_json_schema())
-    schemas["ResetBody"] = {
-        "title": "ResetBody",
-        "description": "Nothing to say; the body may also be left out.",
-        "type": "object",
-        "properties": {},
-        "additionalProperties": False,
-    }
-    schemas["Readiness"] = _readiness_schema()
-    schemas["Liveness"] = {
-        "title": "Liveness",
-        "type": "object",
-        "properties": {"status": {"const": "ok"}},
-        "required": ["status"],
-    }
-    return dict(sorted(schemas.items()))
-
-
-def _body_schema(name: str, contract: Json) -> Json:
-    """Return the contract command without what the path says."""
-    fields = {key: value for key, value in contract["properties"].items() if key != "counter_id"}
-    return {
-        "title": name,
-        "description": contract["description"],
-        "type": "object",
-        "properties": fields,
-        "required": sorted(fields),
-        "additionalProperties": False,
-    }
-
-
-def _readiness_schema() -> Json:
-    return {
-        "title": "Readiness",
-        "description": "Whether all services can do their work.",
-        "type": "object",
-        "properties": {
-            "ready": {"type": "boolean"},
-            "missing": {
-                "type": "array",
-                "items": {"type": "string"},
-                "description": "What is missing, in words, one line each: `<service>: <what>`.",
-            },
-            "lag": {
-                "type": "object",
-                "description": "How far behind, by service and by what lags in it.",
-                "additionalProperties": {
-                    "type": "object",
-                    "additionalProperties": ref("schemas", "LagReply"),
-                },
-            },
-        },
-        "required": ["ready", "missing", "lag"],
-    }
+def components(schemas: Json) -> Json:
+    """Return all components."""
+    return {"schemas": schemas, "parameters": _parameters(), "headers": _headers()}
 
 
 def _parameter(
@@ -211,6 +124,15 @@ def _parameters() -> Json:
         "Tenant": _parameter(
             "header", "X-Tenant-Id", _IDENTIFIER, TENANT, _TENANT_TEXT, required=True
         ),
+        "TenantId": _parameter(
+            "path", "tenant_id", _IDENTIFIER, TENANT, _TENANT_ID_TEXT, required=True
+        ),
+        "UserId": _parameter("path", "user_id", _IDENTIFIER, "bob", _USER_ID_TEXT, required=True),
+        "InvitationId": _parameter(
+            "path", "invitation_id", _IDENTIFIER, INVITATION, "The invitation.", required=True
+        ),
+        "User": _parameter("header", "X-User-Id", _IDENTIFIER, "ann", _USER_TEXT, required=True),
+        "Member": _parameter("header", "X-User-Id", _IDENTIFIER, "ann", _MEMBER_TEXT),
         "IdempotencyKey": _parameter(
             "header",
             "Idempotency-Key",
@@ -250,15 +172,14 @@ def _header(schema: Json, example: object, text: str) -> Json:
 
 def _headers() -> Json:
     return {
-        "ETag": _header(
-            _TEXT, '"7"', "The counter's version, quoted: for If-Match, If-None-Match."
-        ),
+        "ETag": _header(_TEXT, '"7"', "Its version, quoted: for If-Match, If-None-Match."),
         "X-Consistency-Token": _header(
             _TEXT, TOKEN, "`stream@version`: send it with a read to see at least this."
         ),
         "Idempotency-Replayed": _header(
             {"const": "true"}, "true", "Sent when this is the stored answer of an earlier request."
         ),
+        "Location": _header(_TEXT, f"/v1/tenants/{TENANT}", "Where what was made is found."),
         "Retry-After": _header({"type": "integer"}, 1, "Seconds to wait before the next try."),
         "X-Correlation-Id": _header(
             _TEXT, CORRELATION, "The conversation's id: yours, or a new one. Logs carry it."
@@ -274,16 +195,23 @@ _TENANT_TEXT = (
     "Whose counters these are. Tenants never see each other."
     " Believed in the development profile only."
 )
+_TENANT_ID_TEXT = "The tenant. Whoever is not a member of it is told that there is none."
+_USER_ID_TEXT = "The member, by the id of the user."
+_USER_TEXT = "Who asks. Believed in the development profile only."
+_MEMBER_TEXT = (
+    "Who asks. Needed where `FLOTILLA_WEB_BFF_MEMBERS_ONLY` is set: then only members of the tenant"
+    " are answered, and others as if there were no such tenant."
+)
 _KEY_TEXT = (
     "Your name for this wish, so that sending it twice does it once: the same key with the same"
     ' content gets the same answer, to the byte. The quoted form `"abc"` is the same key as `abc`.'
     f" 1 to {KEY_LENGTH_MAX} visible ASCII characters; a UUID is fine."
 )
 _MATCH_TEXT = (
-    "Do it only if the counter is at this version: one strong ETag of ours."
+    "Do it only if it (the counter, the tenant) is at this version: one strong ETag of ours."
     ' `"0"` means: only if nobody has used it yet. `*` always holds.'
 )
-_NONE_MATCH_TEXT = "Answer 304 without a body if the counter is still at one of these versions."
+_NONE_MATCH_TEXT = "Answer 304 without a body if it is still at one of these versions."
 _READ_YOUR_WRITE_TEXT = (
     "The X-Consistency-Token of one of your commands: the read waits, for a bounded time, until it"
     " can see that command's effect."
@@ -292,8 +220,3 @@ _CORRELATION_TEXT = "Your id for this conversation. What does not look like an i
 _CURSOR_TEXT = "The `next_cursor` of the page before. Leave it out for the first page."
 _AFTER_TEXT = "Only events with versions greater than this: the `next_after` of the page before."
 _BEFORE_TEXT = "Only what is before this offset: the `next_before` of the page before."
-COMMAND_TEXTS = {
-    "increment": "Adds `by` to the counter. The first step opens it at 0.",
-    "decrement": "Takes `by` off the counter. Below its lower bound it is refused.",
-    "reset": "Sets the counter back to 0. A counter that is at 0 stays as it is.",
-}

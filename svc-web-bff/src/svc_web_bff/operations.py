@@ -15,11 +15,9 @@ from flotilla.errors import KernelError
 from flotilla_contracts.health import HealthReply, health_subject
 from svc_web_bff.docs import DocsPage
 from svc_web_bff.exchange import AnyRequest, Exchange
+from svc_web_bff.gateway import NOBODY
 from svc_web_bff.openapi import document_bytes
 from svc_web_bff.reply import Reply, json_reply
-
-NO_TENANT = "-"
-"""Health belongs to no tenant, but every request names one."""
 
 _READ = [HttpMethod.GET, HttpMethod.HEAD]
 
@@ -38,7 +36,7 @@ class Fleet:
         return await asyncio.gather(*asked)
 
     async def _health(self, service: str, correlation_id: str) -> HealthReply:
-        context = Context(NO_TENANT, correlation_id, timeout_s=self.timeout_s)
+        context = Context(NOBODY, correlation_id, timeout_s=self.timeout_s)
         request = flotilla.bus.Request(health_subject(service), b"{}", context)
         try:
             async with asyncio.timeout(self.timeout_s):

@@ -24,6 +24,8 @@ from svc_web_bff.reply import NO_STORE, Header, Reply, shown
 
 PROBLEM_JSON = b"application/problem+json"
 ERRORS_MAX = 10
+NO_SUCH_TENANT = "there is no such tenant"
+"""Said of tenants that are not there and of those of others: to the byte the same."""
 
 _UNKNOWN = (
     "a command may or may not have been executed: retrying it with the same Idempotency-Key is safe"
@@ -103,7 +105,8 @@ def _problem(error: Exception) -> Problem:
 def _kernel_problem(error: KernelError) -> Problem:
     code = ErrorCode(error.code) if error.code in ErrorCode else None
     if isinstance(error, Rejected):
-        return Problem.of(code, str(error)) if code else _unknown_rejection(error)
+        detail = NO_SUCH_TENANT if code is ErrorCode.TENANT_NOT_FOUND else str(error)
+        return Problem.of(code, detail) if code else _unknown_rejection(error)
     if isinstance(error, Corrupt):
         # What is damaged, and where, is for the log and not for callers.
         _log.critical("stored data is damaged", exc_info=error)

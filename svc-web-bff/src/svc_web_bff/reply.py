@@ -11,6 +11,7 @@ JSON = b"application/json"
 NO_STORE: Header = (b"cache-control", b"no-store")
 REVALIDATE: Header = (b"cache-control", b"private, no-cache")
 PER_TENANT: Header = (b"vary", b"X-Tenant-Id")
+PER_USER: Header = (b"vary", b"X-User-Id")
 
 
 class Reply:

@@ -18,6 +18,13 @@ class Settings(ServiceSettings):
     profile: Literal["development", "production"] = "development"
     """Who says which tenant it is: `development` believes `X-Tenant-Id`; `production` must not."""
 
+    members_only: bool = False
+    """Whether `X-User-Id` has to be a member of the tenant that a request is in.
+
+    False suits trying it out alone: then everybody who can reach it is in every tenant, except
+    under `/v1/tenants/{tenant_id}`, where only members ever are.
+    """
+
     body_bytes_max: Annotated[int, Field(ge=1, le=16 * 2**20)] = 65_536
     """Larger request bodies are refused (413), unread."""
 

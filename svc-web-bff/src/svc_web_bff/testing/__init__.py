@@ -22,6 +22,7 @@ from flotilla_contracts.counter import (
     TenantTotals,
 )
 from flotilla_contracts.health import HealthReply, LagReply, health_subject
+from svc_web_bff.testing.tenants import InMemoryTenants
 
 UPPER_BOUND = 10**15
 _RECORDED_AT = "2026-11-22T17:04:05.123456Z"
@@ -34,9 +35,10 @@ class _Counter:
 
 
 class InMemoryFleet:
-    """Answers the commands and queries of counters. `requests` is everything that was asked."""
+    """Answers what the edge asks. `requests` is everything that was asked."""
 
     def __init__(self) -> None:
+        self.tenants = InMemoryTenants()
         self.requests: list[Request] = []
         self.failure: Exception | None = None
         """Raised instead of the next answers, while it is set."""
@@ -55,6 +57,7 @@ class InMemoryFleet:
             GetTenantTotals.subject: self._totals,
             ListActivity.subject: self._activity,
             health_subject("counter"): self._health,
+            **self.tenants.handlers(),
         }
         for subject, handler in handlers.items():
             await bus.serve(subject, self._watched(handler))
