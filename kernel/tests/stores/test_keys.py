@@ -79,7 +79,7 @@ async def test_a_role_that_does_not_own_the_keys_destroys_them_and_says_what_it_
     async with PostgresKeys.open(postgres_server.dsn, schema=schema) as owner:
         await owner.create(a_key())
         assert REMAINS == await owner.scrub()
-    admin = await asyncpg.connect(postgres_server.dsn)
+    admin = await asyncpg.connect(postgres_server.superuser_dsn)
     try:
         await admin.execute(f"""
             create role {role} login;

@@ -95,7 +95,11 @@ class PostgresKeys:
     ) -> AsyncIterator[Self]:
         """Yield the keys in this database, their table ready; without `migrate` only to be read."""
         connections = Connections(
-            url, schema=schema, size_max=CONNECTIONS_MAX, read_only=not migrate
+            url,
+            schema=schema,
+            size_max=CONNECTIONS_MAX,
+            every_tenant=True,  # a vault serves all; a key opens nothing but its own tenant's text
+            read_only=not migrate,
         )
         try:
             await prepare(connections, COMPONENT, [TABLE], schema=schema, write=migrate)
