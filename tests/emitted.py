@@ -12,10 +12,11 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import httpx
+from added_services import ADDED, ASKED
 from scheduling import use_schedules
 from workflow_plays import EVERYTHING, SIMPLE, Unheard, use_workflows
 
-from flotilla import Bindings, SystemClock, uuid7
+from flotilla import Bindings, Bus, Context, Request, SystemClock, uuid7
 from flotilla.buses.local import LocalBus
 from flotilla.embedded.nats import run_nats
 from flotilla.nats import connected
@@ -34,12 +35,13 @@ from svc_workflow.main import compose as workflow
 
 FOLDER = ROOT / "emitted"
 LIMIT_S = 60.0
-LOGS = ("counter", "scheduler", "workflow")
+LOGS = ("counter", "scheduler", "workflow", *ADDED)
 SERVICES: dict[str, Compose] = {
     "counter": counter,
     "outbox-relay": outbox_relay,
     "projector": projector,
     "scheduler": scheduler,
+    **ADDED,
     "web-bff": web_bff,
 }
 
@@ -66,6 +68,7 @@ async def emit(folder: Path) -> dict[str, str]:
         await stack.enter_async_context(workflow(bindings))  # it hears of nothing before it runs
         await use_workflows(bindings.bus)
         await use_schedules(bindings.bus)
+        await _use_added(bindings.bus)
         published = [
             message for log in bindings.logs for message in await _published(server.url, log)
         ]
@@ -107,6 +110,12 @@ async def _use(api: str) -> list[str]:
             ),
         ]
     return [steady(answer.content) for answer in wrong]
+
+
+async def _use_added(bus: Bus) -> None:
+    for number, (subject, body) in enumerate(ASKED):
+        context = Context(tenant="acme", correlation_id="added", idempotency_key=f"added-{number}")
+        await bus.request(Request(subject, body.encode(), context))
 
 
 async def _until_full(client: httpx.AsyncClient, path: str) -> None:

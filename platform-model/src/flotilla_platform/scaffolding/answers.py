@@ -4,14 +4,23 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from flotilla_platform.exit_codes import ExitCode, Failure
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$", max_length=32)]
-FieldName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9]*(_[a-z0-9]+)*$", max_length=32)]
+FieldName = Annotated[
+    str, StringConstraints(pattern=r"^[a-z][a-z0-9]*(_[a-z0-9]+)*$", max_length=32)
+]
 Line = Annotated[str, StringConstraints(pattern=r"^[^\n\"\\:#{}\[\]]+[.]$", max_length=90)]
 FieldType = Literal["text", "integer"]
 _TAKEN = {"status", "version", "type", "class", "from", "import", "is", "in", "def", "pass", "not"}

@@ -63,7 +63,9 @@ def ini_lines(text: str, line: str, *places: tuple[str, str]) -> str:
 
 
 def _option(lines: list[str], begin: int, option: str) -> int:
-    return next(n for n in range(begin, len(lines)) if lines[n].split(" =")[0].split("=")[0] == option)
+    return next(
+        n for n in range(begin, len(lines)) if lines[n].split(" =")[0].split("=")[0] == option
+    )
 
 
 def python_list(text: str, name: str, element: str) -> str:
