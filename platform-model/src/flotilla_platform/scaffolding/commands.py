@@ -70,7 +70,7 @@ def new_service(
         else:
             given = {"service": name, "summary": summary, "owner": owner, "aggregate": aggregate}
             content = {key: value for key, value in given.items() if value is not None}
-            content = {"aggregate": name, **content}
+            content = {"aggregate": str(name), **content}
             found = checked(content | {"commands": [told(one) for one in command or ()]})
         changes = plan_service(find_root(), found)
         for path in sorted(changes.created):

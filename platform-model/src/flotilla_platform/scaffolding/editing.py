@@ -2,7 +2,7 @@
 
 import ast
 import configparser
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from io import StringIO
 from typing import Any
 
@@ -24,7 +24,15 @@ def edit_yaml(text: str, change: Any) -> str:
     change(document)
     stream = StringIO()
     yaml.dump(document, stream)
-    return stream.getvalue()
+    written = {_squeezed(line): line for line in text.splitlines()}
+    return "".join(
+        f"{written.get(_squeezed(line), line)}\n" for line in stream.getvalue().splitlines()
+    )
+
+
+def _squeezed(line: str) -> str:
+    """Return a line as ruamel writes it: without the spaces that people put inside braces."""
+    return line.replace("{ ", "{").replace(" }", "}")
 
 
 def flow(content: Mapping[str, Any]) -> CommentedMap:
@@ -45,7 +53,7 @@ def edit_toml(text: str, change: Any) -> str:
     return tomlkit.dumps(document)
 
 
-def ini_lines(text: str, line: str, *places: tuple[str, str]) -> str:
+def ini_lines(text: str, line: str, places: Sequence[tuple[str, str]]) -> str:
     """Return an INI file with `line` added to the list of each (section, option).
 
     Raises:
@@ -84,7 +92,8 @@ def python_list(text: str, name: str, element: str) -> str:
             end = _offset(text, value.end_lineno or 0, value.end_col_offset or 0) - 1
             before = text[:end].rstrip()
             comma = "" if before.endswith((",", "(", "[", "{")) else ","
-            return f"{before}{comma} {element},{text[end:]}"
+            kept = "," if not comma else ""  # a tuple of one, or a list that has an entry a line
+            return f"{before}{comma} {element}{kept}{text[end:]}"
     raise KeyError(name)
 
 
@@ -94,18 +103,6 @@ def python_import(text: str, line: str) -> str:
     lines = text.splitlines(keepends=True)
     lines.insert(last.end_lineno or 0, line + "\n")
     return "".join(lines)
-
-
-def python_member(text: str, name: str, line: str, *, after: str) -> str:
-    """Return Python with a line in the class `name`, behind its member `after`."""
-    for node in ast.parse(text).body:
-        if isinstance(node, ast.ClassDef) and node.name == name:
-            for member in node.body:
-                if isinstance(member, ast.Assign) and ast.unparse(member.targets[0]) == after:
-                    lines = text.splitlines(keepends=True)
-                    lines.insert(member.end_lineno or 0, f"    {line}\n")
-                    return "".join(lines)
-    raise KeyError(f"{name}.{after}")
 
 
 def _offset(text: str, line: int, column: int) -> int:

@@ -1,8 +1,10 @@
 """Every list of the repository that names a service, extended by one: none is left to be found."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
+import tomlkit
 from ruamel.yaml import YAML
 
 from flotilla_platform.generating.writing import yaml_text
@@ -15,7 +17,6 @@ from flotilla_platform.scaffolding.editing import (
     ini_lines,
     python_import,
     python_list,
-    python_member,
 )
 
 _REPLICATED = ("compose", "k3s")
@@ -106,12 +107,12 @@ def _secrets(changes: Changes, name: str) -> None:
 
     def password(of: str, what: str, url: str) -> Callable[[str], str]:
         secret = {"description": f"Of the {what} {of}, as in its {url}.", "generate": generate}
-        return lambda text: edit_yaml(
-            text,
-            lambda all_of: all_of["secrets"].update(
-                {f"{all_of['name'].upper()}_{constant}_PASSWORD": secret}
-            ),
-        )
+
+        def add(template: Any) -> None:
+            key = f"{template['name'].upper()}_{constant}_PASSWORD"
+            template["secrets"][key] = secret
+
+        return lambda text: edit_yaml(text, add)
 
     changes.edit(f"{folder}/postgres.yaml", password(role, "role", "FLOTILLA_STORE_URL"))
     changes.edit(f"{folder}/nats.yaml", password(name, "user", "FLOTILLA_NATS_URL"))
@@ -143,43 +144,32 @@ def _contracts(changes: Changes, words: dict[str, str]) -> None:
             python_list(text, "_CONTEXTS", module), f"from flotilla_contracts import {module}"
         ),
     )
-    what = {"EXISTS": (409, "is there already"), "NOT_FOUND": (404, "is not there")}
-    for code, (status, title) in what.items():
-        constant = f"{words['CONSTANT']}_{code}"
-        wire = constant.lower().replace("_", "-")
-        spec = f'ErrorCode.{constant}: ProblemSpec({status}, "The {words["words"]} {title}")'
-
-        def add(text: str, constant: str = constant, wire: str = wire, spec: str = spec) -> str:
-            line = f'{constant} = "{wire}"'
-            text = python_member(text, "ErrorCode", line, after="COUNTER_LOWER_BOUND_PASSED")
-            return python_list(text, "PROBLEMS", spec)
-
-        changes.edit(f"{folder}/errors.py", add)
 
 
 def _workspace(changes: Changes, words: dict[str, str]) -> None:
     member, package = words["member"], words["package"]
 
     def listed(project: Any) -> None:
-        tool = project["tool"]
+        tool, workspace = project["tool"], tomlkit.inline_table()
+        workspace["workspace"] = True
         tool["uv"]["workspace"]["members"].append(member)
-        tool["uv"]["sources"][member] = {"workspace": True}
+        tool["uv"]["sources"].append(member, workspace)
         project["dependency-groups"]["fleet"].append(member)
         tool["ruff"]["lint"]["isort"]["known-first-party"].append(package)
         tool["mypy"]["mypy_path"] = f"{member}/src:{tool['mypy']['mypy_path']}"
 
     changes.edit("pyproject.toml", lambda text: edit_toml(text, listed))
-    changes.edit(".importlinter", lambda text: ini_lines(text, package, *_INI))
+    changes.edit(".importlinter", lambda text: ini_lines(text, package, _INI))
     adapters = ("importlinter:contract:adapters", "source_modules")
     for inner in ("application", "domain"):
         line = f"{package}.{inner}"
-        changes.edit(".importlinter", lambda text, line=line: ini_lines(text, line, adapters))
+        changes.edit(".importlinter", partial(ini_lines, line=line, places=(adapters,)))
     kits = ("importlinter:contract:helpers", "source_modules")
-    changes.edit(".importlinter", lambda text: ini_lines(text, package, kits))
+    changes.edit(".importlinter", lambda text: ini_lines(text, package, (kits,)))
     pure = ("importlinter:contract:pure", "source_modules")
-    changes.edit(".importlinter", lambda text: ini_lines(text, f"{package}.domain", pure))
+    changes.edit(".importlinter", lambda text: ini_lines(text, f"{package}.domain", (pure,)))
     contracts = ("importlinter:contract:contracts", "forbidden_modules")
-    changes.edit(".importlinter", lambda text: ini_lines(text, package, contracts))
+    changes.edit(".importlinter", lambda text: ini_lines(text, package, (contracts,)))
     changes.edit("Makefile", lambda text: _extended(text, "MEMBERS := ", member))
 
 

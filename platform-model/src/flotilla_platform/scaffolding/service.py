@@ -118,7 +118,6 @@ def words_of(answers: ServiceAnswers) -> dict[str, str]:
         "aggregate": aggregate,
         "aggregate_module": aggregate.replace("-", "_"),
         "Aggregate": class_name,
-        "CONSTANT": aggregate.replace("-", "_").upper(),
         "key": key,
         "words": aggregate.replace("-", " "),
         "words_name": aggregate.replace("-", "_"),
