@@ -154,7 +154,7 @@ check-kustomize: ## is what the tests render what Kustomize renders? needs kubec
 .PHONY: verify-new
 verify-new: $(READY)  ## Make a service in a temporary copy of HEAD; all of its checks and tests must be green there.
 	@set -e; copy=$$(mktemp -d); trap 'rm -rf "$$copy"' EXIT; git clone --quiet . "$$copy/fleet"; cd "$$copy/fleet"; \
-	$(UV) sync --locked --all-packages --quiet; \
+	export PATH="$(dir $(UV)):$$PATH"; uv sync --locked --all-packages --quiet; \
 	.venv/bin/flotilla new service --answers platform-model/tests/answers/invoice.yaml; git add --all; \
 	.venv/bin/python -m pytest -q svc-invoice/tests; \
 	.venv/bin/flotilla gate --all --stage check --fresh

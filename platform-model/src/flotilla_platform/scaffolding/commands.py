@@ -1,5 +1,6 @@
 """The commands `flotilla new …`."""
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -78,14 +79,23 @@ def new_service(
         for path in sorted(changes.edited):
             typer.echo(f"edited  {path}")
         if not dry_run:
+            uv = find_uv(changes.root)
             changes.write()
-            generate(changes)
+            generate(changes, uv)
         return ExitCode.OK
 
     finish(run, debug=debug)
 
 
-def generate(changes: Changes) -> None:
+def find_uv(root: Path) -> str:
+    """Return the program that keeps the lock file; asked before anything is written."""
+    found = shutil.which("uv") or shutil.which("uv", path=root / ".tools" / "bin")
+    if found is None:
+        raise Failure(ExitCode.USAGE, "uv is not here: run `make setup`, or put it on the PATH")
+    return found
+
+
+def generate(changes: Changes, uv: str) -> None:
     """Format what was written, and make what is generated from it.
 
     Raises:
@@ -97,13 +107,11 @@ def generate(changes: Changes) -> None:
         [str(bin_folder / "python")],
         [path for path in (*changes.created, *changes.edited) if path.endswith(".py")],
     )
-    uv = root / ".tools/bin/uv"
-    uv_command = str(uv) if uv.exists() else "uv"
     for step in (
         [str(bin_folder / "ruff"), "check", "--fix", "--quiet", "--select", "I", *written],
         [str(bin_folder / "ruff"), "format", "--quiet", *written],
-        [uv_command, "lock", "--quiet"],
-        [uv_command, "sync", "--locked", "--all-packages", "--quiet"],
+        [uv, "lock", "--quiet"],
+        [uv, "sync", "--locked", "--all-packages", "--quiet"],
         [*python, "-m", "flotilla_contracts.generate"],
         [*python, "-m", "svc_web_bff.openapi"],
         [str(bin_folder / "flotilla"), "model", "generate", "--write"],

@@ -31,8 +31,9 @@ def edit_yaml(text: str, change: Any) -> str:
 
 
 def _squeezed(line: str) -> str:
-    """Return a line as ruamel writes it: without the spaces that people put inside braces."""
-    return line.replace("{ ", "{").replace(" }", "}")
+    """Return a line without the spaces that people put inside braces and before comments."""
+    indent = line[: len(line) - len(line.lstrip())]
+    return indent + " ".join(line.replace("{ ", "{").replace(" }", "}").split())
 
 
 def flow(content: Mapping[str, Any]) -> CommentedMap:
