@@ -150,3 +150,11 @@ $(READY): uv.lock pyproject.toml $(MEMBERS:=/pyproject.toml) | $(UV)
 check-kustomize: ## is what the tests render what Kustomize renders? needs kubectl
 	set -e; for overlay in deploy/k3s/overlays/*; do kubectl kustomize $$overlay \
 	  | .venv/bin/python -m flotilla_platform.testing.kustomizing $$overlay; done
+
+.PHONY: verify-new
+verify-new: $(READY)  ## Make a service in a temporary copy of HEAD; all of its checks and tests must be green there.
+	@set -e; copy=$$(mktemp -d); trap 'rm -rf "$$copy"' EXIT; git clone --quiet . "$$copy/fleet"; cd "$$copy/fleet"; \
+	export PATH="$(dir $(UV)):$$PATH"; uv sync --locked --all-packages --quiet; \
+	.venv/bin/flotilla new service --answers platform-model/tests/answers/invoice.yaml; git add --all; \
+	.venv/bin/python -m pytest -q svc-invoice/tests; \
+	.venv/bin/flotilla gate --all --stage check --fresh

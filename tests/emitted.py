@@ -12,11 +12,12 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import httpx
+from added_services import ADDED, ASKED
 from scheduling import use_schedules
 from tenancy import use_tenants
 from workflow_plays import EVERYTHING, SIMPLE, Unheard, use_workflows
 
-from flotilla import Bindings, SystemClock, uuid7
+from flotilla import Bindings, Bus, Context, Request, SystemClock, uuid7
 from flotilla.buses.local import LocalBus
 from flotilla.embedded.nats import run_nats
 from flotilla.master_key import MasterKeys, new_master_key
@@ -37,13 +38,14 @@ from svc_workflow.main import compose as workflow
 
 FOLDER = ROOT / "emitted"
 LIMIT_S = 60.0
-LOGS = ("counter", "scheduler", "tenant", "workflow")
+LOGS = ("counter", "scheduler", "tenant", "workflow", *ADDED)
 SERVICES: dict[str, Compose] = {
     "counter": counter,
     "outbox-relay": outbox_relay,
     "projector": projector,
     "scheduler": scheduler,
     "tenant": tenant,
+    **ADDED,
     "web-bff": web_bff,
 }
 
@@ -74,6 +76,7 @@ async def emit(folder: Path) -> dict[str, str]:
         await use_workflows(bindings.bus)
         await use_schedules(bindings.bus)
         await use_tenants(bindings.bus)
+        await _use_added(bindings.bus)
         published = [
             message for log in bindings.logs for message in await _published(server.url, log)
         ]
@@ -115,6 +118,12 @@ async def _use(api: str) -> list[str]:
             ),
         ]
     return [steady(answer.content) for answer in wrong]
+
+
+async def _use_added(bus: Bus) -> None:
+    for number, (subject, body) in enumerate(ASKED):
+        context = Context(tenant="acme", correlation_id="added", idempotency_key=f"added-{number}")
+        await bus.request(Request(subject, body.encode(), context))
 
 
 async def _until_full(client: httpx.AsyncClient, path: str) -> None:

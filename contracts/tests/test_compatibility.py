@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
+from pydantic import TypeAdapter
 
 from flotilla_contracts import compatibility, release
 from flotilla_contracts.catalog import EVENTS
@@ -292,10 +294,11 @@ def adds_fields(old: Schema, new: Schema) -> bool:
 # What is stored.
 
 
-WORDS = {"$schema", "$id", "$defs", "title", "description", "default"}
+WORDS = {"$schema", "$id", "$defs", "title", "description", "default", "x-personal"}
+MOMENT: TypeAdapter[datetime] = TypeAdapter(datetime)
 
 
-def instances(schema: Schema, document: Schema) -> st.SearchStrategy[Any]:
+def instances(schema: Schema, document: Schema) -> st.SearchStrategy[Any]:  # noqa: PLR0911 - one a keyword
     """Return messages that are valid under `schema`; refuse one that this cannot make."""
     match bare := {key: value for key, value in schema.items() if key not in WORDS}:
         case {"$ref": reference}:
@@ -304,6 +307,22 @@ def instances(schema: Schema, document: Schema) -> st.SearchStrategy[Any]:
             return st.one_of([instances(option, document) for option in options])
         case {"type": "array", "items": items}:
             return st.lists(instances(items, document), max_size=3)
+        case {"type": "string", "format": "date-time"}:
+            assert bare.keys() == {"type", "format"}, f"teach this test {schema}"
+            moments = st.datetimes(timezones=st.just(UTC))
+            return moments.map(lambda at: MOMENT.dump_python(at, mode="json"))
+        case {"type": "object", "properties": fields} if not fields:
+            assert bare.keys() == {"type", "properties"}, f"teach this test {schema}"
+            return st.just({})
+        case {"type": "object", "additionalProperties": True}:
+            assert bare.keys() == {"type", "additionalProperties"}, f"teach this test {schema}"
+            return st.dictionaries(st.text(max_size=5), st.integers() | st.booleans(), max_size=3)
+        case {"type": "object", "patternProperties": patterns}:
+            [(pattern, value)] = patterns.items()
+            names = st.from_regex(str(pattern).removesuffix("$") + r"\Z").filter(
+                lambda name: len(name) <= 64
+            )
+            return st.dictionaries(names, instances(value, document), max_size=3)
         case {"type": "object", "properties": fields, "required": required}:
             assert bare.keys() == {"type", "properties", "required"}, f"teach this test {schema}"
             made = {name: instances(field, document) for name, field in fields.items()}
@@ -324,7 +343,7 @@ def leaves(bare: Schema) -> st.SearchStrategy[Any]:
         most = bare.get("maxLength", 1000)
         text = st.from_regex(whole).filter(lambda s: bare.get("minLength", 0) <= len(s) <= most)
     makers: dict[str | None, tuple[set[str], st.SearchStrategy[Any]]] = {
-        "string": ({"minLength", "maxLength", "pattern"}, text),
+        "string": ({"minLength", "maxLength", "pattern", "enum"}, text),
         "integer": ({"minimum", "maximum"}, st.integers(bare.get("minimum"), bare.get("maximum"))),
         "number": (set(), st.floats(allow_nan=False, allow_infinity=False)),
         "boolean": (set(), st.booleans()),

@@ -37,7 +37,7 @@ PlainEmail = Annotated[
 PlainName = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 Token = Annotated[str, StringConstraints(min_length=20, max_length=400)]
 Hash = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-Period = Annotated[str, StringConstraints(pattern=r"^\d{4}-\d{2}-\d{2}$")]
+Period = Annotated[str, StringConstraints(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$")]
 """The day (UTC) that quotas are counted for from now on."""
 Amount = Annotated[int, Field(ge=1, le=1_000_000)]
 Moment = Annotated[AwareDatetime, Field(strict=False)]

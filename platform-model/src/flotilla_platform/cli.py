@@ -119,6 +119,11 @@ class Commands(OnDemandGroup):
             "Workflows: list them, show where one stands and why, let it go on, take it back.",
         ),
         Later(
+            "new",
+            "scaffolding.commands:new_app",
+            "Start a new part of the fleet: all of its files, and every list that names it.",
+        ),
+        Later(
             "route",
             "harness.commands:route",
             "Say whose task a change is: role, write boundaries, reading list, gates.",
