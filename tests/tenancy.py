@@ -7,7 +7,6 @@ from typing import Any
 from flotilla.bus import Bus, Context, Request
 from flotilla_contracts.message import Ask
 from flotilla_contracts.tenant import (
-    SYSTEM,
     AbandonTenant,
     AcceptInvitation,
     ActivateTenant,
@@ -32,6 +31,9 @@ from flotilla_contracts.tenant import (
     ResumeTenant,
     RevokeInvitation,
     SuspendTenant,
+)
+from flotilla_contracts.tenant_events import (
+    SYSTEM,
 )
 from flotilla_contracts.tenant_views import (
     GetAuditHead,

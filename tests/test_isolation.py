@@ -21,7 +21,12 @@ from inside import Inside, run_inside
 
 from flotilla.embedded import PostgresServer
 from flotilla.testing.servers import open_folder, postgres_server
-from flotilla_contracts.tenant import SYSTEM, ActivateTenant
+from flotilla_contracts.tenant import (
+    ActivateTenant,
+)
+from flotilla_contracts.tenant_events import (
+    SYSTEM,
+)
 from svc_web_bff.openapi import document
 from svc_web_bff.settings import Settings
 

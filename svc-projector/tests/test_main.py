@@ -66,7 +66,10 @@ from flotilla_contracts.counter import (
 from flotilla_contracts.health import HealthReply, LagReply, health_subject
 from flotilla_contracts.message import Event
 from flotilla_contracts.parked import RetriedReply, RetryParked, retry_subject
-from flotilla_contracts.tenant import TenantActivated, TenantCreated
+from flotilla_contracts.tenant_events import (
+    TenantActivated,
+    TenantCreated,
+)
 from flotilla_contracts.tenant_views import GetAuditHead, ListTenants, TenantPage
 from flotilla_contracts.wire import event_stream, event_subject, event_subjects
 from svc_projector.audit import AuditView

@@ -28,7 +28,7 @@ from flotilla.stores.libsql import LibsqlViews
 from flotilla.stores.memory import MemoryStore
 from flotilla.stores.postgres import PostgresViews
 from flotilla_contracts.message import Event, Query, Reply
-from flotilla_contracts.tenant import (
+from flotilla_contracts.tenant_events import (
     ErasureRecorded,
     InvitationAccepted,
     MemberAdded,

@@ -31,7 +31,12 @@ from flotilla.service import KeysBinding
 from flotilla.stores import ServiceStore, open_keys, open_store
 from flotilla_contracts.errors import ErrorCode
 from flotilla_contracts.health import HealthReply, health_subject
-from flotilla_contracts.tenant import SYSTEM, tenant_of_token
+from flotilla_contracts.tenant import (
+    tenant_of_token,
+)
+from flotilla_contracts.tenant_events import (
+    SYSTEM,
+)
 from svc_tenant.domain.plans import LIMITS
 from svc_tenant.main import compose
 from svc_tenant.streams import ERASURES

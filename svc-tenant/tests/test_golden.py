@@ -17,7 +17,15 @@ from flotilla.codec import UnknownEventType
 from flotilla.keys import Erasure
 from flotilla_contracts.catalog import EVENTS as CATALOG
 from flotilla_contracts.compatibility import released
-from flotilla_contracts.tenant import EVENTS, SERVICE, TENANT_EVENTS, ErasureRecorded, TenantEvent
+from flotilla_contracts.tenant import (
+    EVENTS,
+    SERVICE,
+    TENANT_EVENTS,
+)
+from flotilla_contracts.tenant_events import (
+    ErasureRecorded,
+    TenantEvent,
+)
 from svc_tenant.domain.tenant import Invitation, Member, Tenant, evolve
 from svc_tenant.erasing import erasure_of
 

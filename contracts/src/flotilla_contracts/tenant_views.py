@@ -11,7 +11,7 @@ from typing import Annotated, ClassVar
 from pydantic import AwareDatetime, Field
 
 from flotilla_contracts.message import Identifier, Query, Reply
-from flotilla_contracts.tenant import (
+from flotilla_contracts.tenant_events import (
     MEMBERS_MAX,
     PAGE_SIZE_MAX,
     Hash,

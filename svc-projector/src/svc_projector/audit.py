@@ -14,7 +14,9 @@ from flotilla.clock import from_us, to_us
 from flotilla.projection import Row
 from flotilla.replay import NotReplayable
 from flotilla.store import stream_id
-from flotilla_contracts.tenant import SERVICE
+from flotilla_contracts.tenant import (
+    SERVICE,
+)
 
 NAME = "audit"
 ENDS_MAX = 50

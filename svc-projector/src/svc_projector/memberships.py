@@ -11,6 +11,8 @@ from flotilla import LogEvent, StreamId, ViewSession, ViewStore
 from flotilla.clock import from_us, to_us
 from flotilla_contracts.tenant import (
     SERVICE,
+)
+from flotilla_contracts.tenant_events import (
     MemberAdded,
     MemberRemoved,
     MemberRoleChanged,

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from flotilla import LogEvent, StreamId, ViewSession, ViewStore
 from flotilla_contracts.tenant import (
     SERVICE,
+)
+from flotilla_contracts.tenant_events import (
     MemberAdded,
     MemberInvited,
     MemberRemoved,

@@ -17,11 +17,13 @@ from flotilla_contracts.tenant import (
     InviteMember,
     MemberRemovedReply,
     MemberReply,
-    Quota,
     QuotaReply,
     ReleaseQuota,
     RemoveMember,
     TenantReply,
+)
+from flotilla_contracts.tenant_events import (
+    Quota,
 )
 from svc_tenant.domain.asked import Asked
 from svc_tenant.domain.tenant import Tenant

@@ -27,7 +27,6 @@ from flotilla import (
 from flotilla.commands import claim_for, event_metadata, parse
 from flotilla.privacy import Vault
 from flotilla_contracts.tenant import (
-    SEPARATOR,
     AcceptInvitation,
     AddMember,
     CreateTenant,
@@ -35,8 +34,11 @@ from flotilla_contracts.tenant import (
     EraseTenant,
     InviteMember,
     TenantCommand,
-    TenantEvent,
     token_of,
+)
+from flotilla_contracts.tenant_events import (
+    SEPARATOR,
+    TenantEvent,
 )
 from svc_tenant.answers import Opener, answer, reply_to
 from svc_tenant.domain.asked import Asked, Drawn

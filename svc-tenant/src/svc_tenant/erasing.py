@@ -30,6 +30,8 @@ from flotilla_contracts.tenant import (
     ErasedReply,
     EraseMember,
     EraseTenant,
+)
+from flotilla_contracts.tenant_events import (
     ErasureRecorded,
     TenantEvent,
 )

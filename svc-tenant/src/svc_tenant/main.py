@@ -38,12 +38,14 @@ from flotilla_contracts.tenant import (
     COMMANDS,
     SERVICE,
     TENANT_EVENTS,
-    ErasureRecorded,
     GetMembership,
     GetQuotas,
     GetTenant,
     ListInvitations,
     ListMembers,
+)
+from flotilla_contracts.tenant_events import (
+    ErasureRecorded,
     TenantEvent,
 )
 from flotilla_contracts.wire import doorbell_subject

@@ -17,8 +17,10 @@ from flotilla_contracts.tenant import (
     ListMembers,
     MemberPage,
     MembershipReply,
-    Quota,
     QuotasReply,
+)
+from flotilla_contracts.tenant_events import (
+    Quota,
     Role,
 )
 from svc_tenant.answers import (

@@ -13,7 +13,10 @@ import structlog
 import flotilla.bus
 from flotilla.bus import Answer, Bus, Context
 from flotilla_contracts import Command, ErrorCode, Query
-from flotilla_contracts.tenant import GetMembership, MembershipReply
+from flotilla_contracts.tenant import (
+    GetMembership,
+    MembershipReply,
+)
 from svc_web_bff import headers as rules
 from svc_web_bff.exchange import Exchange
 from svc_web_bff.problems import NO_SUCH_TENANT, Refusal

@@ -10,7 +10,9 @@ from collections.abc import Iterable
 from flotilla.store import Version, stream_id
 from flotilla_contracts import ErrorCode
 from flotilla_contracts.message import IDENTIFIER_LENGTH_MAX, IDENTIFIER_PATTERN
-from flotilla_contracts.tenant import SYSTEM
+from flotilla_contracts.tenant_events import (
+    SYSTEM,
+)
 from svc_web_bff.problems import Refusal
 
 KEY_LENGTH_MAX = 255

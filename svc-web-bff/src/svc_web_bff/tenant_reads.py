@@ -13,7 +13,12 @@ from pydantic_core import from_json
 from flotilla.bus import Answer
 from flotilla.errors import Rejected
 from flotilla_contracts import ErrorCode, Query
-from flotilla_contracts.tenant import GetQuotas, GetTenant, ListInvitations, ListMembers
+from flotilla_contracts.tenant import (
+    GetQuotas,
+    GetTenant,
+    ListInvitations,
+    ListMembers,
+)
 from flotilla_contracts.tenant_views import ListAudit, ListMemberships
 from svc_web_bff import headers as rules
 from svc_web_bff.bodies import JsonObject

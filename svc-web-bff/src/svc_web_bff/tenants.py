@@ -94,7 +94,7 @@ def _create_route(gateway: Gateway) -> HTTPRouteHandler:
         context = _context(gateway, exchange, tenant, actor)
         body = await _body(gateway, request)
         asked = message(CreateTenant, body, given={"actor_id": actor, "owner_id": actor})
-        # Here onboarding begins: whoever brings the workflow `tenant-onboarding` starts it instead.
+        # What is missing until it is active follows from the event: the workflow `tenant-onboarding`.
         answer = await gateway.ask(asked, context)
         return _done(answer, tenant, (b"location", f"/v1/tenants/{tenant}".encode()), status=201)
 

@@ -5,7 +5,15 @@ from typing import Literal
 
 from flotilla import Rejected
 from flotilla_contracts.errors import ErrorCode
-from flotilla_contracts.tenant import SYSTEM, Moment, Quota, Role, TenantCommand
+from flotilla_contracts.tenant import (
+    TenantCommand,
+)
+from flotilla_contracts.tenant_events import (
+    SYSTEM,
+    Moment,
+    Quota,
+    Role,
+)
 from svc_tenant.domain.tenant import Tenant
 
 Who = Role | Literal["system"]

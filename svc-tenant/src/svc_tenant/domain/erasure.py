@@ -6,7 +6,9 @@ Nothing is remembered of it to decide by: to erase again does nothing, to record
 from collections.abc import Sequence
 
 from flotilla import Decider
-from flotilla_contracts.tenant import ErasureRecorded
+from flotilla_contracts.tenant_events import (
+    ErasureRecorded,
+)
 
 
 def decide(wanted: ErasureRecorded, _: int) -> Sequence[ErasureRecorded]:

@@ -6,20 +6,22 @@ from typing import assert_never
 
 from flotilla_contracts.errors import ErrorCode
 from flotilla_contracts.tenant import (
-    PENDING_INVITATIONS_MAX,
-    SYSTEM,
     AcceptInvitation,
     AddMember,
     ChangeRole,
+    InviteMember,
+    RemoveMember,
+    RevokeInvitation,
+)
+from flotilla_contracts.tenant_events import (
+    PENDING_INVITATIONS_MAX,
+    SYSTEM,
     InvitationAccepted,
     InvitationRevoked,
-    InviteMember,
     MemberAdded,
     MemberInvited,
     MemberRemoved,
     MemberRoleChanged,
-    RemoveMember,
-    RevokeInvitation,
     Role,
     TenantEvent,
 )

@@ -9,7 +9,6 @@ from typing import assert_never
 from flotilla import Decider
 from flotilla_contracts.errors import ErrorCode
 from flotilla_contracts.tenant import (
-    SYSTEM,
     AbandonTenant,
     AcceptInvitation,
     ActivateTenant,
@@ -22,12 +21,6 @@ from flotilla_contracts.tenant import (
     EraseMember,
     EraseTenant,
     InviteMember,
-    MemberAdded,
-    MemberErased,
-    PlanAssigned,
-    QuotaConsumed,
-    QuotaReleased,
-    QuotasReset,
     ReleaseQuota,
     RemoveMember,
     RenameTenant,
@@ -35,10 +28,19 @@ from flotilla_contracts.tenant import (
     ResumeTenant,
     RevokeInvitation,
     SuspendTenant,
+    TenantCommand,
+)
+from flotilla_contracts.tenant_events import (
+    SYSTEM,
+    MemberAdded,
+    MemberErased,
+    PlanAssigned,
+    QuotaConsumed,
+    QuotaReleased,
+    QuotasReset,
     TenantAbandoned,
     TenantActivated,
     TenantClosed,
-    TenantCommand,
     TenantCreated,
     TenantErased,
     TenantEvent,

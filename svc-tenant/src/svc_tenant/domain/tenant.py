@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal, assert_never
 
-from flotilla_contracts.tenant import (
+from flotilla_contracts.tenant_events import (
     InvitationAccepted,
     InvitationRevoked,
     Life,

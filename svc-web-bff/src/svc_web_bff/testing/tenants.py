@@ -17,11 +17,13 @@ from flotilla_contracts.tenant import (
     AcceptInvitation,
     CreateTenant,
     GetMembership,
-    Life,
     MembershipReply,
     RemoveMember,
-    Role,
     TenantCommandMessage,
+)
+from flotilla_contracts.tenant_events import (
+    Life,
+    Role,
 )
 from flotilla_contracts.tenant_views import ListAudit, ListMemberships
 from svc_web_bff.openapi_tenant_examples import EXAMPLES
