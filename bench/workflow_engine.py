@@ -8,22 +8,19 @@ import asyncio
 import json
 import sys
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import asdict
 from itertools import count
 
 import asyncpg
-from dbos import DBOS, SetWorkflowID
 
+from bench.dbos_workflow import dbos_async, dbos_threads
 from bench.measure import Ask, Load, Sample, closed_loop, open_loop
 from bench.ours_workflow import flotilla
-from bench.workflow_service import STEPS, Service, service
+from bench.workflow_service import CONNECTIONS, STEPS, Service, service
 
 WARM_UP_WORKFLOWS = 200
 WARM_UP_CALLERS = 20
-DBOS_POOL = 20
-DBOS_THREADS = 64
 
 
 class EffectsWrongError(Exception):
@@ -31,54 +28,10 @@ class EffectsWrongError(Exception):
 
 
 @asynccontextmanager
-async def dbos(dsn: str, service: Service) -> AsyncIterator[Ask]:
-    """Yield DBOS: an async workflow called directly, async steps, checkpoints in its own tables.
-
-    Awaited in the caller's loop, so that no result is polled for; more threads than connections for
-    the statements, which it sends from threads.
-    """
-
-    @DBOS.step()
-    async def step(key: str) -> str:
-        return await service.ask(f"{key}/{DBOS.step_id}")
-
-    @DBOS.workflow()
-    async def ordering(order: str) -> str:
-        for _ in STEPS:
-            await step(order)
-        return order
-
-    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(DBOS_THREADS))
-    url = dsn.replace("postgresql://", "postgresql+psycopg://", 1)
-    DBOS(
-        config={
-            "name": "bench",
-            "system_database_url": url,
-            "sys_db_pool_size": DBOS_POOL,
-            "max_executor_threads": DBOS_THREADS,
-            "log_level": "ERROR",
-            "application_version": "bench",
-        }
-    )
-    await asyncio.to_thread(DBOS.launch)
-    orders = count()
-
-    async def ask(_: int) -> None:
-        order = f"o-{next(orders)}"
-        with SetWorkflowID(order):
-            await ordering(order)
-
-    try:
-        yield ask
-    finally:
-        await asyncio.to_thread(DBOS.destroy)
-
-
-@asynccontextmanager
 async def floor(dsn: str, service: Service) -> AsyncIterator[Ask]:
     """Yield the least that is durable: a commit for the start, and one for the result of each step."""
     orders = count()
-    async with asyncpg.create_pool(dsn, min_size=DBOS_POOL, max_size=DBOS_POOL) as pool:
+    async with asyncpg.create_pool(dsn, min_size=CONNECTIONS, max_size=CONNECTIONS) as pool:
         await pool.execute("create table checkpoint (key text, step int, primary key (key, step))")
 
         async def ask(_: int) -> None:
@@ -93,7 +46,8 @@ async def floor(dsn: str, service: Service) -> AsyncIterator[Ask]:
 
 ENGINES: dict[str, Callable[[str, Service], AbstractAsyncContextManager[Ask]]] = {
     "ours": flotilla,
-    "dbos": dbos,
+    "dbos_async": dbos_async,
+    "dbos_threads": dbos_threads,
     "floor": floor,
 }
 

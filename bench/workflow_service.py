@@ -8,6 +8,7 @@ import asyncpg
 
 STEPS = ("reserve", "charge", "ship")
 CONNECTIONS = 20
+INSERT = "insert into effect values ($1) on conflict do nothing"
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +19,7 @@ class Service:
 
     async def ask(self, key: str) -> str:
         """Do what `key` stands for, once; return when it is durable."""
-        await self.pool.execute("insert into effect values ($1) on conflict do nothing", key)
+        await self.pool.execute(INSERT, key)
         return "done"
 
     async def count(self) -> int:
