@@ -1,4 +1,4 @@
-"""Workflows: three steps in a row that survive anything, beside DBOS Transact and beside bare commits."""
+"""Workflows of three steps in a row, beside DBOS Transact and beside bare commits."""
 
 import statistics
 from pathlib import Path
@@ -17,7 +17,7 @@ DBOS: Final = ("dbos_async", "dbos_threads")
 ENGINES: Final = ("floor", "dbos_async", "ours", "dbos_threads")
 """In this order, so that ours runs beside each of DBOS's ways."""
 MODERATE_SHARE = 0.5
-"""Of what the faster DBOS ran in the same round with some in flight: a load that all of them can take."""
+"""Of what the faster DBOS ran in the same round with some in flight: all can take that."""
 
 NOTE = (
     "three steps in a row, each asks a service that commits one effect under the step's key; all on "
