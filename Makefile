@@ -83,14 +83,14 @@ simulate: $(READY)  ## Simulate whole worlds from seeds: SEEDS=10000; any broken
 SECONDS ?= 5
 .PHONY: bench bench-compare bench-ready
 
-bench: bench-ready  ## Measure beside references and peers: ONLY=commands|relay|projector SECONDS=5.
+bench: bench-ready  ## Measure beside references and peers: ONLY=commands|relay|projector|workflow SECONDS=5.
 	@exec $(RUN)/python -m bench $(if $(ONLY),--only "$(ONLY)") --seconds "$(SECONDS)"
 
 bench-compare: bench-ready  ## Measure the ratios again; fail when one fell by more than 25 %.
 	@exec $(RUN)/python -m bench --compare --seconds 2
 
 bench-ready: $(READY)
-	@$(RUN)/python -c "import eventsourcing, matplotlib, psycopg" 2>/dev/null \
+	@$(RUN)/python -c "import dbos, eventsourcing, matplotlib, psycopg" 2>/dev/null \
 		|| $(UV) sync --locked --all-packages --group bench --inexact --quiet
 
 .PHONY: test-docker conformance

@@ -18,7 +18,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from bench import projector, relay, report
+from bench import projector, relay, report, workflow
 from bench.contenders import contenders
 from bench.figures import FALL_MAX, Figures, figures_of
 from bench.machine import CpuTicks, foreign_share
@@ -26,7 +26,7 @@ from bench.servers import DURABLE, NotDurableError, postgres_settings, run_serve
 from flotilla.testing.servers import open_folder
 
 ROUNDS_MIN = 3
-SUITES: dict[str, ModuleType] = {"relay": relay, "projector": projector}
+SUITES: dict[str, ModuleType] = {"relay": relay, "projector": projector, "workflow": workflow}
 """What is measured beside the commands: modules with `NOTE`, `stretches` and `measure`."""
 FOREIGN_CPU_SHARE_MAX = 0.10
 """Above it, a run says that it was disturbed: ratios to what uses other processors suffer, too."""
@@ -51,6 +51,9 @@ to the stream at 1,000 commands/s; what an idle relay costs.
 
 projector: 200,000 events folded into the counter view, beside the plainest loop, the projection runner
 of `eventsourcing` and a FastStream handler; from a caller's answer to the view at 1,000 commands/s.
+
+workflow: three steps in a row, 100 and 1,000 workflows in flight, and begun on schedule; beside DBOS
+Transact (async and threads) and a floor of bare commits, each in a process of its own.
 """
 EPILOG = f"""examples:
   python -m bench                           everything, 5 s a stretch, 3 rounds (at 2 s: ten minutes)

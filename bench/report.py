@@ -22,7 +22,10 @@ from flotilla import SystemClock
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 BASELINE = HERE / "baseline.json"
-LIBRARIES = ("asyncpg", "eventsourcing", "faststream", "granian", "libsql", "litestar", "nats-py")
+LIBRARIES = (
+    *("asyncpg", "dbos", "eventsourcing", "faststream"),
+    *("granian", "libsql", "litestar", "nats-py"),
+)
 CONTENDERS = {
     "pgbench": ("pgbench, one statement (reference)", "#9aa0a6"),
     "plain": ("asyncpg, transaction of 5 statements", "#c9a227"),
