@@ -133,7 +133,7 @@ class World:
 
     async def rows(self) -> list[tuple[object, ...]]:
         sql = "select stream, n, events from sum_view order by stream"
-        return [tuple(row) for row in await self.places.live.fetch(sql)]
+        return [tuple(row) for row in await self.places.live.fetch_across(sql)]
 
     async def tamper(self, sql: str, *row: object) -> None:
         """Change the live view behind everybody's back."""
