@@ -94,7 +94,7 @@ def test_a_deployable_has_its_own_secrets_and_nobody_elses() -> None:
         assert one["secrets"]
         assert all(secret.startswith(f"{name}-") for secret in one["secrets"])
         mounted = {f"/run/secrets/{secret}" for secret in one["secrets"]}
-        given = {v for k, v in one["environment"].items() if k.endswith("_URL_FILE")}
+        given = {v for k, v in one["environment"].items() if k.endswith(("_URL_FILE", "_KEY_FILE"))}
         assert given == mounted
         assert not any(k.endswith("_URL") for k in one["environment"])
     assert "FLOTILLA_STORE_URL_FILE" not in COMPOSE["services"]["web-bff"]["environment"]
@@ -123,7 +123,7 @@ def test_containers_wait_for_whom_they_need_and_run_as_often_as_placed() -> None
         assert one["image"] == f"flotilla/{placed.name}:${{FLOTILLA_VERSION:-latest}}"
         assert one["depends_on"]["nats"] == {"condition": "service_healthy"}
     waits = COMPOSE["services"]["web-bff"]["depends_on"]
-    assert set(waits) == {"nats", "counter", "projector", "outbox-relay", "workflow"}
+    assert set(waits) == {"nats", "counter", "projector", "outbox-relay", "tenant", "workflow"}
     assert COMPOSE["services"]["counter"]["depends_on"]["store-roles"] == {
         "condition": "service_completed_successfully"
     }

@@ -435,6 +435,7 @@ class TestMetrics:
             if family.name.startswith("flotilla_")
         }
         units = "units|commands|seconds|events|handshakes|offset|leader|owner|ready|connections"
+        units += "|instances|moving"
 
         assert families
         for name, family in families.items():

@@ -88,6 +88,8 @@ class Ledger(MemoryStore):
                 e.type,
                 e.payload.encode(),
                 e.recorded_at,
+                event_id=e.event_id,
+                correlation=e.event_id,  # of who began a conversation, as the relay writes it
             )
             for offset, e in zip(offsets, events, strict=True)
         ]

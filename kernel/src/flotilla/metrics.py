@@ -92,7 +92,7 @@ PROJECTION_PARKED_OLDEST_SECONDS = Gauge(
 
 WORKFLOW_EVENTS = Counter(
     "flotilla_workflow_events_total",
-    "What happened to instances of workflows, by the type of the event: started, stuck, completed and others.",
+    "What happened to instances of workflows, by the type of the event.",
     ["type"],
 )
 WORKFLOW_STEP_DURATION_SECONDS = Histogram(
