@@ -77,9 +77,10 @@ def test_help_waits_for_nothing_that_it_does_not_show(tmp_path: Path, arguments:
     }, "import it in the command, or register the command as `Later`"
 
 
-def test_the_topologies_are_told_without_the_kernel(tmp_path: Path) -> None:
+def test_the_topologies_are_told_without_the_fleet(tmp_path: Path) -> None:
+    """Of the kernel only what checks the definitions of workflows."""
     found = imported_by("topologies", status=ExitCode.OK, folder=tmp_path)
-    assert set() == found & (FLEET | {"flotilla", "structlog"})
+    assert set() == found & FLEET
 
 
 def test_status_brings_no_framework_and_no_driver_that_it_does_not_use(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from flotilla.privacy import Vault
 from flotilla.stores import open_keys
 from flotilla_platform.carrying import open_bus
 from flotilla_platform.exit_codes import ExitCode, Failure
-from flotilla_platform.generating import compose, env, kustomize, postgres, systemd
+from flotilla_platform.generating import compose, kustomize, postgres, systemd
 from flotilla_platform.key_places import bind_keys, key_variables
 from flotilla_platform.loading import ModelInvalid
 from flotilla_platform.model import Platform
@@ -67,9 +67,6 @@ def test_every_way_of_running_gives_the_master_key_to_those_who_need_it_alone(
     cluster = kustomize.generate(sealing)
     told = {name for name, text in cluster.items() if "FLOTILLA_MASTER_KEY" in text}
     assert {part for name in told for part in one_of(name)} == {"counter", "projector"}
-    templates = env.generate(sealing)
-    assert "#FLOTILLA_MASTER_KEY_FILE=" in templates["env/counter.env.example"]
-    assert "MASTER_KEY" not in templates["env/web-bff.env.example"]
 
 
 def test_the_first_who_writes_owns_the_keys_and_the_others_delete_nothing(
@@ -94,7 +91,7 @@ def test_nothing_of_keys_is_where_nobody_needs_them() -> None:
             for name, service in platform.services.items()
         }
         platform = replace(platform, services=services)
-    for generator in (compose, systemd, kustomize, env, postgres):
+    for generator in (compose, systemd, kustomize, postgres):
         text = "".join(generator.generate(platform).values()).lower()
         assert "master" not in text.replace("mergemaster", "")
         assert '"keys"' not in text

@@ -83,7 +83,7 @@ def test_what_is_shipped_is_right() -> None:
     platform = read_platform(find_model())
     assert list(platform.topologies) == ["compose", "k3s", "single", "single-postgres", "vps"]
     assert set(platform.services) == {
-        *("counter", "outbox-relay", "projector", "scheduler", "web-bff", "workflow")
+        *("counter", "outbox-relay", "projector", "scheduler", "tenant", "web-bff", "workflow")
     }
     for layout in platform.layouts.values():
         assert layout.services[-1] == "web-bff"

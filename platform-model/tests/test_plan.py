@@ -57,9 +57,9 @@ def test_more_connections_than_the_store_takes_are_a_risk() -> None:
     assert any(one.startswith("connections") for one in told) == (
         most is not None and wanted > most
     )
-    # counter: its store; relay: three logs; projector: views, three logs;
-    # workflow: store, views, three logs, the scheduler's store and views
-    assert wanted == 2 * 10 * (1 + 3 + 4 + 7)
+    # counter: its store; tenant: its store, and keys; relay: four logs; projector: views, four logs;
+    # workflow: store, views, four logs, the scheduler's store
+    assert wanted == 2 * (10 * (1 + 1 + 4 + 5 + 7) + 4)
 
 
 def test_an_unknown_topology_is_told_with_the_one_that_was_meant() -> None:

@@ -77,7 +77,7 @@ async def seen(runtime: Runtime, sql: str | None = None) -> list[tuple[Any, ...]
                 await view.execute_many(sql, [()])
 
         await places.amend(change)
-        return [tuple(row) for row in await places.live.fetch("select stream, n from seen")]
+        return [tuple(row) for row in await places.live.fetch_across("select stream, n from seen")]
 
 
 @pytest.mark.parametrize("engine", ["libsql", "postgres"])

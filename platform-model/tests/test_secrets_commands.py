@@ -35,10 +35,12 @@ VARIABLES = {
         "POSTGRES_COUNTER_PASSWORD",
         "POSTGRES_OUTBOX_RELAY_PASSWORD",
         "POSTGRES_PROJECTOR_PASSWORD",
+        "POSTGRES_TENANT_PASSWORD",
         "POSTGRES_WORKFLOW_PASSWORD",
         "POSTGRES_OPERATOR_PASSWORD",
     ],
     "projector": ["FLOTILLA_STORE_URL", "FLOTILLA_NATS_URL"],
+    "tenant": ["FLOTILLA_STORE_URL", "FLOTILLA_NATS_URL", "FLOTILLA_MASTER_KEY"],
     "web-bff": ["FLOTILLA_NATS_URL"],
     "workflow": ["FLOTILLA_STORE_URL", "FLOTILLA_NATS_URL"],
 }
@@ -323,7 +325,7 @@ def test_a_repository_as_init_leaves_it_is_safe(secrets: Secrets, made: Path) ->
     result = secrets("check", "--json")
     assert result.exit_code == ExitCode.OK
     found = json.loads(result.stdout)
-    assert (found["files"], found["opened"], found["findings"]) == (6, 6, [])
+    assert (found["files"], found["opened"], found["findings"]) == (8, 8, [])
     assert made.is_dir()
 
 
@@ -422,7 +424,7 @@ def test_check_without_a_key_still_checks_what_it_can(
 ) -> None:
     monkeypatch.setenv("SOPS_AGE_KEY_FILE", "/nowhere")
     found = json.loads(secrets("check", "--json").stdout)
-    assert (found["files"], found["opened"], found["findings"]) == (6, 0, [])
+    assert (found["files"], found["opened"], found["findings"]) == (8, 0, [])
     assert made.is_dir()
 
 

@@ -208,7 +208,7 @@ def test_whom_workflows_call_is_known_and_needs_a_policy() -> None:
     assert asked["cmd.counter.increment"].file.name == "count-twice.yaml"
     told = [str(mistake) for mistake in check_dependencies(both)]
     assert any(
-        "'workflow' asks the command 'increment' of 'counter', and no policy" in t for t in told
+        "'workflow' asks the command 'decrement' of 'counter', and no policy" in t for t in told
     )
 
 
