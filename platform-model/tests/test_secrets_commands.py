@@ -162,7 +162,7 @@ def test_init_generates_a_password_of_its_own_for_each(made: Path) -> None:
     values = [value for file in files for value in opened(file)["stringData"].values()]
     passwords = [re.split(r"[: ]", value.split("@")[0])[-1].strip('"') for value in values]
     assert len(set(passwords)) == sum(map(len, VARIABLES.values()))
-    assert {len(password) for password in passwords} == {32}
+    assert {len(password) for password in passwords} == {32, 43}
 
 
 def test_init_again_touches_nothing(secrets: Secrets, made: Path) -> None:
