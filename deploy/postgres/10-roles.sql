@@ -44,7 +44,7 @@ alter role "workflow" set idle_in_transaction_session_timeout = '5s';
 alter role "workflow" set transaction_timeout = '60s';
 
 do $$ begin if not exists (select from pg_roles where rolname = 'operator') then create role "operator"; end if; end $$;
-alter role "operator" login nosuperuser nocreatedb nocreaterole noreplication nobypassrls connection limit 5;
+alter role "operator" login nosuperuser nocreatedb nocreaterole noreplication nobypassrls connection limit 40;
 grant connect on database "flotilla" to "operator";
 alter role "operator" set lock_timeout = '2s';
 alter role "operator" set statement_timeout = '10s';

@@ -28,7 +28,7 @@ POOL_CONNECTIONS = 10
 """What a process opens at most for one store or view, its leases included."""
 KEYS_CONNECTIONS = 4
 """What a process opens at most for data keys."""
-OPERATOR_CONNECTIONS = 5
+OPERATOR_CONNECTIONS = 40
 TIMEOUTS = {
     "lock_timeout": "2s",
     "statement_timeout": "10s",
