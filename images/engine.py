@@ -162,7 +162,9 @@ def _launch(options: Sequence[str]) -> str | None:
         )
     for _ in _until(START_MAX_S):
         if answers(_ours()):
-            dockerd.returncode = 0  # it is nobody's child from here on: let no destructor warn of it
+            dockerd.returncode = (
+                0  # it is nobody's child from here on: let no destructor warn of it
+            )
             return None
         if dockerd.poll() is not None:
             break
