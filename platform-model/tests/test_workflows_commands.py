@@ -4,7 +4,6 @@ import json
 import shutil
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -28,8 +27,6 @@ from flotilla_contracts.workflow import (
 )
 from flotilla_platform.cli import app
 from flotilla_platform.drawing import HEIGHT, WIDTH, layers, svg
-from flotilla_platform.evidence.depending import check_dependencies
-from flotilla_platform.evidence.graph import dependency_graph
 from flotilla_platform.exit_codes import ExitCode, Failure
 from flotilla_platform.loading import ModelInvalid
 from flotilla_platform.reading import read_platform
@@ -197,19 +194,6 @@ def test_a_picture_shows_every_step_below_what_it_builds_on() -> None:
     for n, (x, y) in enumerate(boxes):
         for other_x, other_y in boxes[:n]:
             assert abs(x - other_x) >= WIDTH or abs(y - other_y) >= HEIGHT - 30, "they overlap"
-
-
-def test_whom_workflows_call_is_known_and_needs_a_policy() -> None:
-    shipped, others = read_platform(SHIPPED), read_platform(GOOD)
-    documents = {**others.documents, **shipped.documents}
-    both = replace(shipped, workflows=others.workflows, documents=documents)
-    asked = {c.subject: c.at for c in dependency_graph(both).calls if c.caller == "workflow"}
-    assert {"cmd.counter.increment", "cmd.counter.decrement"} == set(asked)
-    assert asked["cmd.counter.increment"].file.name == "count-twice.yaml"
-    told = [str(mistake) for mistake in check_dependencies(both)]
-    assert any(
-        "'workflow' asks the command 'decrement' of 'counter', and no policy" in t for t in told
-    )
 
 
 @pytest.mark.parametrize(
